@@ -1,0 +1,50 @@
+//! The object layout: write-ahead log, segments, manifests, cuts, definitions,
+//! garbage collection.
+//!
+//! ```text
+//! Store          typed objects over any object store          store, files
+//!   log          put-if-absent, and what its outcomes mean    log
+//!   shard        taking a shard, appending, publishing        shard
+//!   index        creating and deleting an index               index
+//!   garbage      what may be deleted, and deleting it         garbage
+//! one module a kind of object: names, definition, wal, manifest, cuts; how
+//! they look: frame; where they lie: keys.
+//! ```
+//!
+//! **Invariant:** numbered objects are only ever created with put-if-absent.
+//! Safety rests on that alone: not on leases, clocks or listings.
+
+pub mod cuts;
+pub mod definition;
+mod error;
+mod files;
+mod frame;
+pub mod garbage;
+mod index;
+pub mod keys;
+mod log;
+pub mod manifest;
+pub mod names;
+mod shard;
+mod store;
+pub mod wal;
+
+#[cfg(any(test, feature = "test-util"))]
+pub mod conformance;
+#[cfg(any(test, feature = "test-util"))]
+pub mod scripted;
+
+#[cfg(test)]
+mod rules;
+
+pub use error::{Error, Kind};
+pub use frame::Nonce;
+pub use index::Deletion;
+pub use log::Put;
+pub use manifest::{FileRef, Manifest};
+pub use shard::{Appended, Ownership, Published, Replay, Take};
+pub use store::Store;
+pub use wal::{Body, Operation, Record};
+
+/// The moment at which a caller stops waiting.
+pub type Deadline = tokio::time::Instant;
