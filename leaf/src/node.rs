@@ -1,0 +1,536 @@
+//! A leaf: its shards, its CPU pool, and the service in front of them.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use model::ids::{DefinitionNumber, Generation, IndexUid, NodeId, Seq, ShardId};
+use model::settings::Definition;
+use model::statistics::Statistics;
+use proto::controller::Opened;
+use proto::leaf::{Address, Fetch, Found, LeafHit, Search, ShardAt, ShardWrite, StatisticsFrom, StatisticsRequest};
+use proto::search::{Document, LeafProfile};
+use proto::{Error, leaf};
+use runtime::{CancellationToken, Deadline, OnError, Pool, PoolError, TaskScope};
+use store::Store;
+use tokio::sync::Notify;
+
+use crate::engine::{Caches, Mapping};
+use crate::exec::{self, Job};
+use crate::metrics::Metrics;
+use crate::owner::{self, End, Handle, Owner};
+use crate::replica::{Open, Replica, from_store, internal};
+
+/// Where a leaf keeps what it can rebuild.
+#[derive(Clone, Debug)]
+pub enum Data {
+    /// In a folder: `serve` and `scratch` below it.
+    Folder(PathBuf),
+    /// In memory, for tests.
+    Memory,
+}
+
+/// What a leaf is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where to keep files.
+    pub data: Data,
+    /// Threads that search. One a core: searching is CPU work.
+    pub threads: usize,
+    /// Searches that wait for a thread before more are refused. A thousand
+    /// millisecond-long searches a core is a second of waiting.
+    pub queue_max: usize,
+    /// Memory for each owned shard's documents that no segment holds yet.
+    /// Larger makes fewer, larger segments; 15 MB is the engine's least.
+    pub writer_heap_bytes: usize,
+    /// Most bytes of one WAL record: what one retry puts again.
+    pub record_bytes_max: usize,
+    /// Most bytes of writes a shard that are not yet indexed.
+    pub pending_bytes_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            data: Data::Memory,
+            threads: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
+            queue_max: 1_000,
+            writer_heap_bytes: 64 << 20,
+            record_bytes_max: 16 << 20,
+            pending_bytes_max: 64 << 20,
+        }
+    }
+}
+
+/// What a leaf is made of; passed in.
+#[derive(Clone)]
+pub struct Parts {
+    /// This node.
+    pub node: NodeId,
+    /// Where objects are.
+    pub store: Store,
+    /// Owns the leaf's tasks.
+    pub scope: TaskScope,
+}
+
+/// A shard that this leaf shall hold.
+#[derive(Clone)]
+pub struct Assignment {
+    /// The index.
+    pub uid: IndexUid,
+    /// The shard.
+    pub shard: ShardId,
+    /// The newest definition, and its number.
+    pub definition: (DefinitionNumber, Arc<Definition>),
+    /// Whether this leaf shall take its writes.
+    pub own: bool,
+}
+
+/// A leaf; clones are one leaf.
+#[derive(Clone)]
+pub struct Leaf(Arc<Inner>);
+
+type Key = (IndexUid, ShardId);
+
+struct Inner {
+    parts: Parts,
+    settings: Settings,
+    pool: Pool,
+    caches: Caches,
+    metrics: Metrics,
+    shards: RwLock<HashMap<Key, Shard>>,
+    /// Rung when something was opened or an ownership began or ended.
+    changed: Arc<Notify>,
+}
+
+#[derive(Clone)]
+struct Shard {
+    replica: Arc<Replica>,
+    owner: Arc<RwLock<Ownership>>,
+    stop: CancellationToken,
+}
+
+#[derive(Default)]
+struct Ownership {
+    handle: Option<Handle>,
+    /// Whether replay is done and writes are taken.
+    ready: bool,
+}
+
+impl Leaf {
+    /// Makes a leaf without shards.
+    ///
+    /// # Errors
+    /// When its folders cannot be made.
+    pub fn new(parts: Parts, settings: Settings) -> Result<Self, Error> {
+        if let Data::Folder(folder) = &settings.data {
+            // Both are rebuilt from the store; what a crash left is of no use.
+            for sub in ["serve", "scratch"] {
+                let path = folder.join(sub);
+                let made = match std::fs::remove_dir_all(&path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+                    _ => std::fs::create_dir_all(&path),
+                };
+                made.map_err(|error| {
+                    Error::unavailable(format!("{} cannot be written ({error}): fix its permissions or free some space", path.display()))
+                })?;
+            }
+        }
+        let pool = Pool::new(runtime::pool::Settings {
+            threads: settings.threads,
+            queue_max: settings.queue_max,
+            name: "leaf".to_owned(),
+        });
+        Ok(Self(Arc::new(Inner {
+            parts,
+            settings,
+            pool,
+            caches: Caches::default(),
+            metrics: Metrics::new(),
+            shards: RwLock::default(),
+            changed: Arc::new(Notify::new()),
+        })))
+    }
+
+    /// Takes up a shard: opens its newest generation, and owns it where the
+    /// assignment says so. Taking up what is held already changes nothing.
+    ///
+    /// # Errors
+    /// When the newest generation cannot be opened.
+    pub async fn assign(&self, assignment: Assignment) -> Result<(), Error> {
+        let key = (assignment.uid.clone(), assignment.shard);
+        let known = self.shard(&key.0, key.1).ok();
+        let shard = match known {
+            Some(shard) => shard,
+            None => self.open(&assignment).await?,
+        };
+        if assignment.own {
+            self.own(&assignment, &shard);
+        }
+        Ok(())
+    }
+
+    async fn open(&self, assignment: &Assignment) -> Result<Shard, Error> {
+        let Inner { parts, settings, caches, shards, .. } = &*self.0;
+        let (uid, shard) = (&assignment.uid, assignment.shard);
+        let mapping = Arc::new(Mapping::new(&assignment.definition.1.schema));
+        let folder = match &settings.data {
+            Data::Folder(folder) => Some(folder.join("serve").join(uid.as_str()).join(shard.to_string())),
+            Data::Memory => None,
+        };
+        let replica = Replica::new(uid.clone(), shard, mapping, folder, caches.clone(), parts.store.clone())
+            .map_err(internal)?;
+        let manifest =
+            parts.store.newest_manifest(uid, shard).await.map_err(|error| from_store(&error))?;
+        replica.open(manifest).await?;
+        let shard = Shard {
+            replica: Arc::new(replica),
+            owner: Arc::default(),
+            stop: parts.scope.token().child_token(),
+        };
+        let mut shards = shards.write().unwrap_or_else(PoisonError::into_inner);
+        let kept = shards.entry((uid.clone(), assignment.shard)).or_insert(shard).clone();
+        self.0.changed.notify_waiters();
+        Ok(kept)
+    }
+
+    fn own(&self, assignment: &Assignment, shard: &Shard) {
+        let mut ownership = shard.owner.write().unwrap_or_else(PoisonError::into_inner);
+        if ownership.handle.is_some() {
+            return;
+        }
+        let Inner { parts, settings, metrics, changed, .. } = &*self.0;
+        let (uid, number) = (&assignment.uid, assignment.shard);
+        let own = owner::Settings {
+            heap_bytes: settings.writer_heap_bytes,
+            record_bytes_max: settings.record_bytes_max,
+            pending_bytes_max: settings.pending_bytes_max,
+            refresh_interval: assignment.definition.1.refresh_interval(),
+        };
+        let (handle, inbox) = Handle::new(own.clone());
+        ownership.handle = Some(handle);
+        let state = shard.owner.clone();
+        let rung = changed.clone();
+        let ready = {
+            let (state, rung) = (state.clone(), rung.clone());
+            move || {
+                state.write().unwrap_or_else(PoisonError::into_inner).ready = true;
+                rung.notify_waiters();
+            }
+        };
+        let opened = {
+            let rung = rung.clone();
+            move || rung.notify_waiters()
+        };
+        let owner = Owner {
+            uid: uid.clone(),
+            shard: number,
+            definition: assignment.definition.0,
+            mapping: Arc::new(Mapping::new(&assignment.definition.1.schema)),
+            store: parts.store.clone(),
+            replica: shard.replica.clone(),
+            scratch: match &settings.data {
+                Data::Folder(folder) => Some(folder.join("scratch").join(uid.as_str()).join(number.to_string())),
+                Data::Memory => None,
+            },
+            settings: own,
+            metrics: metrics.clone(),
+            opened: Arc::new(opened),
+            ready: Arc::new(ready),
+        };
+        let stop = shard.stop.clone();
+        let name = format!("owner of {uid}/{number}");
+        let label = name.clone();
+        parts.scope.spawn(name, OnError::Log, move |token| async move {
+            let ended = {
+                let stop = stop.clone();
+                // Draining the scope and dropping the shard both end it.
+                let linked = token.clone();
+                tokio::select! {
+                    ended = owner.run(inbox, stop.clone()) => ended,
+                    () = async { linked.cancelled().await; stop.cancel(); std::future::pending::<()>().await } => Ok(End::Drained),
+                }
+            };
+            *state.write().unwrap_or_else(PoisonError::into_inner) = Ownership::default();
+            rung.notify_waiters();
+            match ended {
+                Ok(end) => {
+                    tracing::info!(task = label, ?end, "an ownership ended");
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            }
+        });
+    }
+
+    /// Lets go of a shard.
+    pub fn release(&self, uid: &IndexUid, shard: ShardId) {
+        let mut shards = self.0.shards.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shard) = shards.remove(&(uid.clone(), shard)) {
+            shard.stop.cancel();
+        }
+    }
+
+    /// Tells that the newest cut of an index names these generations.
+    pub fn cut_names(&self, uid: &IndexUid, generations: &[(ShardId, Generation)]) {
+        for (number, generation) in generations {
+            if let Ok(shard) = self.shard(uid, *number) {
+                shard.replica.cut_names(*generation);
+            }
+        }
+    }
+
+    /// The shards that are held.
+    #[must_use]
+    pub fn held(&self) -> Vec<(IndexUid, ShardId)> {
+        self.0.shards.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    /// The shards whose writes are taken here.
+    #[must_use]
+    pub fn owned(&self) -> Vec<(IndexUid, ShardId)> {
+        let shards = self.0.shards.read().unwrap_or_else(PoisonError::into_inner);
+        let owned = |shard: &Shard| shard.owner.read().unwrap_or_else(PoisonError::into_inner).ready;
+        shards.iter().filter(|(_, shard)| owned(shard)).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// What is open, newest generation by shard.
+    #[must_use]
+    pub fn opened(&self) -> Vec<Opened> {
+        let shards = self.0.shards.read().unwrap_or_else(PoisonError::into_inner);
+        let newest = |shard: &Shard| {
+            let open = shard.replica.newest()?;
+            Some(Opened {
+                uid: shard.replica.uid.clone(),
+                shard: shard.replica.shard,
+                generation: open.manifest.generation,
+                seq: open.manifest.seq,
+                documents: open.manifest.documents,
+            })
+        };
+        shards.values().filter_map(newest).collect()
+    }
+
+    /// Waits for the next change of what is open or owned. Take the future
+    /// before looking, so that no change falls between.
+    pub fn changed(&self) -> tokio::sync::futures::OwnedNotified {
+        self.0.changed.clone().notified_owned()
+    }
+
+    /// Waits for running searches; refuses further ones.
+    ///
+    /// # Cancel safety
+    /// The pool stays closed.
+    pub async fn close(&self) {
+        self.0.pool.close().await;
+    }
+
+    /// This node's name.
+    #[must_use]
+    pub fn node(&self) -> &NodeId {
+        &self.0.parts.node
+    }
+
+    fn shard(&self, uid: &IndexUid, shard: ShardId) -> Result<Shard, Error> {
+        let shards = self.0.shards.read().unwrap_or_else(PoisonError::into_inner);
+        shards.get(&(uid.clone(), shard)).cloned().ok_or_else(|| {
+            Error::gone(format!("shard {shard} of {uid} is not held by {}", self.0.parts.node))
+        })
+    }
+
+    fn opens(&self, uid: &IndexUid, shards: &[ShardAt]) -> Result<Vec<Arc<Open>>, Error> {
+        let held = self.0.shards.read().unwrap_or_else(PoisonError::into_inner);
+        let mut key = (uid.clone(), ShardId(0));
+        let mut opens = Vec::with_capacity(shards.len());
+        for at in shards {
+            key.1 = at.shard;
+            let shard = held.get(&key).ok_or_else(|| {
+                Error::gone(format!("shard {} of {uid} is not held by {}", at.shard, self.0.parts.node))
+            })?;
+            opens.push(shard.replica.at(at.generation)?);
+        }
+        Ok(opens)
+    }
+
+    fn handle(&self, uid: &IndexUid, shard: ShardId) -> Result<Handle, Error> {
+        let shard = self.shard(uid, shard).map_err(|_| owner::not_owner())?;
+        let ownership = shard.owner.read().unwrap_or_else(PoisonError::into_inner);
+        ownership.handle.clone().filter(|_| ownership.ready).ok_or_else(owner::not_owner)
+    }
+
+    /// Runs CPU work on the pool, until `deadline`.
+    async fn compute<T: Send + 'static>(
+        &self,
+        deadline: Deadline,
+        work: impl FnOnce(&runtime::Cancel) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let job = self.0.pool.run(deadline, work);
+        match tokio::time::timeout_at(deadline.instant(), job).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) => Err(pool_error(error)),
+            // Dropping the job cancelled it.
+            Err(_) => Err(expired()),
+        }
+    }
+}
+
+fn expired() -> Error {
+    Error::expired("the search did not end within its timeout: allow more time or narrow the query")
+}
+
+fn pool_error(error: PoolError) -> Error {
+    match error {
+        PoolError::Full => Error::overloaded("too many searches are waiting: retry in a moment")
+            .retry_after(Duration::from_secs(1)),
+        PoolError::Expired | PoolError::Cancelled => expired(),
+        PoolError::Closed => Error::unavailable("this leaf is stopping: retry"),
+        PoolError::Panicked(what) => Error::internal(format!("a search panicked: {what}")),
+    }
+}
+
+#[async_trait]
+impl leaf::Leaf for Leaf {
+    async fn write(&self, write: ShardWrite) -> Result<Seq, Error> {
+        self.handle(&write.uid, write.shard)?.write(write.operations, write.deadline).await
+    }
+
+    async fn nudge(&self, uid: &IndexUid, shard: ShardId) -> Result<(), Error> {
+        self.handle(uid, shard)?.nudge()
+    }
+
+    async fn statistics(&self, request: StatisticsRequest) -> Result<Vec<Statistics>, Error> {
+        let opens = self.opens(&request.uid, &request.shards)?;
+        self.compute(request.deadline, move |_| {
+            opens.iter().map(|open| count(&[open.as_ref()], &request.terms).map_err(internal)).collect()
+        })
+        .await
+    }
+
+    async fn search(&self, search: Search) -> Result<Found, Error> {
+        let opens = self.opens(&search.uid, &search.shards)?;
+        let node = search.profile.then(|| self.0.parts.node.to_string());
+        let metrics = self.0.metrics.clone();
+        let deadline = search.deadline;
+        self.compute(deadline, move |cancel| {
+            let found = run(&search, &opens, cancel, node);
+            metrics.searches.increment(1);
+            if let Ok((_, scored)) = &found {
+                metrics.scored.increment(*scored);
+            }
+            found.map(|(found, _)| found)
+        })
+        .await
+    }
+
+    async fn fetch(&self, fetch: Fetch) -> Result<Vec<Document>, Error> {
+        let shards: Vec<ShardAt> = fetch.documents.iter().map(|(at, _)| *at).collect();
+        let opens = self.opens(&fetch.uid, &shards)?;
+        self.compute(fetch.deadline, move |cancel| {
+            let mut documents = Vec::with_capacity(opens.len());
+            for (open, (_, address)) in opens.iter().zip(&fetch.documents) {
+                if cancel.check() {
+                    return Err(expired());
+                }
+                documents.push(document(open, *address)?);
+            }
+            Ok(documents)
+        })
+        .await
+    }
+
+    async fn get(&self, uid: &IndexUid, at: ShardAt, id: &str, deadline: Deadline) -> Result<Option<Document>, Error> {
+        let opens = self.opens(uid, &[at])?;
+        let id = id.to_owned();
+        self.compute(deadline, move |_| {
+            let open = opens.first().ok_or_else(|| Error::internal("no shard was asked"))?;
+            let found = open.snapshot.find(&id).map_err(internal)?;
+            found.map(|(segment, doc)| document(open, Address { segment, doc })).transpose()
+        })
+        .await
+    }
+}
+
+/// Sums the statistics of some terms over some shards.
+fn count(opens: &[&Open], terms: &[model::plan::TextTerm]) -> Result<Statistics, crate::engine::Error> {
+    let mut sum = Statistics::default();
+    for open in opens {
+        sum.documents += open.snapshot.documents;
+    }
+    for term in terms {
+        if !sum.tokens.contains_key(&term.field) {
+            let mut tokens = 0;
+            for open in opens {
+                tokens += open.snapshot.tokens(&term.field)?;
+            }
+            sum.tokens.insert(term.field.clone(), tokens);
+        }
+        let mut frequency = 0;
+        for open in opens {
+            frequency += open.snapshot.frequency(term)?;
+        }
+        sum.frequencies.insert(term.clone(), frequency);
+    }
+    Ok(sum)
+}
+
+fn document(open: &Open, address: Address) -> Result<Document, Error> {
+    let (id, source) = open.snapshot.document(address.segment, address.doc).map_err(internal)?;
+    Ok(Document { id, source })
+}
+
+fn run(
+    search: &Search,
+    opens: &[Arc<Open>],
+    cancel: &runtime::Cancel,
+    node: Option<String>,
+) -> Result<(Found, u64), Error> {
+    let started = tokio::time::Instant::now();
+    let counted;
+    let statistics = match &search.statistics {
+        StatisticsFrom::Given(statistics) => statistics.as_ref(),
+        StatisticsFrom::TheseShards => {
+            let opens: Vec<&Open> = opens.iter().map(AsRef::as_ref).collect();
+            let mut terms = Vec::new();
+            search.query.scored_terms(&mut |field, text| {
+                let term = model::plan::TextTerm { field: field.clone(), text: text.clone() };
+                if !terms.contains(&term) {
+                    terms.push(term);
+                }
+            });
+            counted = count(&opens, &terms).map_err(internal)?;
+            &counted
+        }
+    };
+    let shards: Vec<_> =
+        search.shards.iter().zip(opens).map(|(at, open)| (at.shard, &open.snapshot)).collect();
+    let job = Job {
+        query: &search.query,
+        filter: search.filter.as_deref(),
+        statistics,
+        limit: search.limit,
+        count: search.count,
+    };
+    let outcome = exec::search(&shards, &job, cancel).map_err(internal)?;
+    let mut hits = Vec::with_capacity(outcome.entries.len());
+    for (rank, entry) in outcome.entries.iter().enumerate() {
+        let at = entry.shard as usize;
+        let address = Address { segment: entry.segment, doc: entry.doc };
+        let inline = search.inline_from.is_some_and(|from| rank >= from);
+        let document = inline.then(|| document(&opens[at], address)).transpose()?;
+        let shard = search.shards[at].shard;
+        hits.push(LeafHit { score: entry.score, hash: entry.hash, shard, address, document });
+    }
+    let profile = node.map(|node| LeafProfile {
+        node,
+        shards: search.shards.iter().map(|at| at.shard).collect(),
+        queue_us: u64::try_from(cancel.queued().as_micros()).unwrap_or(u64::MAX),
+        search_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+        strategy: outcome.strategies.iter().map(ToString::to_string).collect(),
+        scored: outcome.scored,
+    });
+    let counted = !matches!(search.count, model::gather::Count::None);
+    let matches = counted.then_some(outcome.matches);
+    Ok((Found { hits, matches, bounded: outcome.bounded, profile }, outcome.scored))
+}

@@ -1,0 +1,217 @@
+//! One shard, served: its open generations.
+//!
+//! **Invariant:** a generation, once open, answers the same until it is
+//! dropped, and it is dropped only when no kept cut names it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use model::ids::{Generation, IndexUid, ShardId};
+use proto::Error;
+use store::{FileRef, Manifest, Store};
+use tokio::time::Instant;
+
+use crate::engine::{self, Caches, Files, Mapping, Snapshot};
+
+/// How long a generation outlives the cut that named it: as long as cuts are
+/// kept, and a little more for a reader that pinned one just before.
+const KEEP_SUPERSEDED: Duration = Duration::from_secs(70);
+/// Superseded generations kept at least, as the last cuts are.
+const KEEP_AT_LEAST: usize = 10;
+
+/// A generation, open.
+pub(crate) struct Open {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) manifest: Manifest,
+}
+
+pub(crate) struct Replica {
+    pub(crate) uid: IndexUid,
+    pub(crate) shard: ShardId,
+    mapping: Arc<Mapping>,
+    files: Files,
+    folder: Option<PathBuf>,
+    caches: Caches,
+    store: Store,
+    generations: RwLock<BTreeMap<Generation, Arc<Open>>>,
+    superseded: std::sync::Mutex<Vec<(Generation, Instant)>>,
+    opening: tokio::sync::Mutex<()>,
+}
+
+/// The engine's error as a caller's.
+pub(crate) fn internal(error: engine::Error) -> Error {
+    match error {
+        engine::Error::Stopped => Error::expired("the search was stopped at its deadline: allow more time or narrow the query"),
+        other => {
+            tracing::error!(error = %other, "the engine failed");
+            Error::internal(other.to_string())
+        }
+    }
+}
+
+/// The store's error as a caller's.
+pub(crate) fn from_store(error: &store::Error) -> Error {
+    let kind = match error.kind() {
+        store::Kind::Invalid => proto::Kind::Invalid,
+        store::Kind::NotFound => proto::Kind::NotFound,
+        store::Kind::Conflict => proto::Kind::Conflict,
+        store::Kind::Unavailable => proto::Kind::Unavailable,
+        store::Kind::Unknown | store::Kind::Expired => proto::Kind::Expired,
+        store::Kind::Internal => proto::Kind::Internal,
+    };
+    Error::new(kind, error.to_string())
+}
+
+impl Replica {
+    pub(crate) fn new(
+        uid: IndexUid,
+        shard: ShardId,
+        mapping: Arc<Mapping>,
+        folder: Option<PathBuf>,
+        caches: Caches,
+        store: Store,
+    ) -> Result<Self, engine::Error> {
+        let files = match &folder {
+            Some(folder) => Files::folder(folder)?,
+            None => Files::memory(),
+        };
+        Ok(Self {
+            uid,
+            shard,
+            mapping,
+            files,
+            folder,
+            caches,
+            store,
+            generations: RwLock::default(),
+            superseded: std::sync::Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Fetches what is missing and opens a generation.
+    pub(crate) async fn open(&self, manifest: Manifest) -> Result<(), Error> {
+        if self.read().contains_key(&manifest.generation) {
+            return Ok(());
+        }
+        let snapshot = self.prepare(&manifest).await?;
+        self.serve(manifest, snapshot);
+        Ok(())
+    }
+
+    /// Opens a generation without serving it yet: its owner looks before it
+    /// publishes.
+    pub(crate) async fn prepare(&self, manifest: &Manifest) -> Result<Snapshot, Error> {
+        let _one_at_a_time = self.opening.lock().await;
+        for file in &manifest.files {
+            if !self.files.contains(&file.name) {
+                fetch(&self.store, &self.files, file).await?;
+            }
+        }
+        let (mapping, files, caches) = (self.mapping.clone(), self.files.clone(), self.caches.clone());
+        let (generation, meta, promised) = (manifest.generation, manifest.meta.clone(), manifest.documents);
+        tokio::task::spawn_blocking(move || {
+            let snapshot = Snapshot::open(mapping, &files, &meta, &caches)?;
+            let found = snapshot.documents;
+            if found != promised {
+                return Err(engine::Error::Corrupt(format!(
+                    "generation {generation} holds {found} documents, its manifest says {promised}"
+                )));
+            }
+            Ok(snapshot)
+        })
+        .await
+        .map_err(|error| Error::internal(format!("opening a generation: {error}")))?
+        .map_err(internal)
+    }
+
+    /// Serves a prepared generation.
+    pub(crate) fn serve(&self, manifest: Manifest, snapshot: Snapshot) {
+        let generation = manifest.generation;
+        self.write().insert(generation, Arc::new(Open { snapshot, manifest }));
+    }
+
+    /// The open generation, or which is newest here.
+    pub(crate) fn at(&self, generation: Generation) -> Result<Arc<Open>, Error> {
+        let generations = self.read();
+        if let Some(open) = generations.get(&generation) {
+            return Ok(open.clone());
+        }
+        let newest = generations.last_key_value().map(|(newest, _)| *newest);
+        let mut error = Error::gone(format!(
+            "generation {generation} of shard {} is not open here: ask for the newest cut",
+            self.shard
+        ));
+        error.newest.extend(newest.map(|newest| (self.shard, newest)));
+        Err(error)
+    }
+
+    /// The newest open generation.
+    pub(crate) fn newest(&self) -> Option<Arc<Open>> {
+        self.read().last_key_value().map(|(_, open)| open.clone())
+    }
+
+    /// Notes that the newest cut names `generation`, and drops what no kept
+    /// cut names any more.
+    pub(crate) fn cut_names(&self, generation: Generation) {
+        let now = Instant::now();
+        let mut superseded = self.superseded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut generations = self.write();
+        for older in generations.range(..generation).map(|(older, _)| *older) {
+            if !superseded.iter().any(|(known, _)| *known == older) {
+                superseded.push((older, now));
+            }
+        }
+        let droppable = superseded.len().saturating_sub(KEEP_AT_LEAST);
+        let expired = superseded
+            .iter()
+            .take(droppable)
+            .take_while(|(_, since)| now.duration_since(*since) > KEEP_SUPERSEDED)
+            .count();
+        let dropped: Vec<_> = superseded.drain(..expired).collect();
+        for (generation, _) in &dropped {
+            generations.remove(generation);
+        }
+        if dropped.is_empty() {
+            return;
+        }
+        let Some(folder) = &self.folder else { return };
+        // Open readers keep what they mapped; the store keeps the objects.
+        let needed: BTreeSet<&str> = generations
+            .values()
+            .flat_map(|open| open.manifest.files.iter().map(|file| file.name.as_str()))
+            .collect();
+        let Ok(entries) = std::fs::read_dir(folder) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            if !needed.contains(name.to_string_lossy().as_ref()) {
+                if let Err(error) = std::fs::remove_file(entry.path()) {
+                    tracing::warn!(path = %entry.path().display(), %error, "failed to remove an unused segment file");
+                }
+            }
+        }
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<Generation, Arc<Open>>> {
+        self.generations.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<Generation, Arc<Open>>> {
+        self.generations.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Brings one segment file to where the engine reads it, checksum verified.
+pub(crate) async fn fetch(store: &Store, files: &Files, file: &FileRef) -> Result<(), Error> {
+    match files {
+        Files::Folder(folder, _) => {
+            store.fetch_file_to(file, &folder.join(&file.name)).await.map_err(|error| from_store(&error))
+        }
+        Files::Memory(_) => {
+            let bytes = store.get_file(file).await.map_err(|error| from_store(&error))?;
+            files.put(&file.name, &bytes).map_err(|error| Error::internal(error.to_string()))
+        }
+    }
+}

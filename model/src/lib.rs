@@ -1,0 +1,17 @@
+//! Windrow's values and pure decisions: ids, schema, analysis, query trees,
+//! statistics, merging, cuts.
+//!
+//! **Invariant:** nothing here awaits, reads a clock, draws a random number or
+//! opens a socket. Every decision is a function of its arguments, so
+//! production, property tests and simulation run the same code.
+
+pub mod analysis;
+pub mod cut;
+pub mod gather;
+pub mod ids;
+pub mod plan;
+pub mod query;
+pub mod schema;
+pub mod settings;
+pub mod statistics;
+pub mod token;

@@ -1,0 +1,217 @@
+//! Everything but searching: indexes, writes, single documents, the state of
+//! the cluster. A root implements it; edge calls it.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use model::ids::{CutNumber, Generation, IndexName, IndexUid, NodeId, Seq, ShardId};
+use model::settings::Definition;
+use model::token::Token;
+use runtime::Deadline;
+use serde::{Deserialize, Serialize};
+
+use crate::search::Document;
+use crate::{Error, Kind};
+
+/// An index as people see it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IndexInfo {
+    /// Its name.
+    pub name: IndexName,
+    /// This creation of it.
+    pub uid: IndexUid,
+    /// Its schema and settings.
+    pub definition: Definition,
+    /// Its newest cut.
+    pub cut: CutNumber,
+    /// Live documents in that cut.
+    pub documents: u64,
+}
+
+/// One operation of a write, already validated against the definition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Insert, or replace the document of this id.
+    Upsert {
+        /// The id.
+        id: String,
+        /// The JSON, as sent.
+        source: Bytes,
+    },
+    /// Delete the document of this id, if there is one.
+    Delete {
+        /// The id.
+        id: String,
+    },
+}
+
+impl Operation {
+    /// The id that the operation is about.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Upsert { id, .. } | Self::Delete { id } => id,
+        }
+    }
+}
+
+/// When a write's answer is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Refresh {
+    /// When it is durable.
+    #[default]
+    No,
+    /// When a cut contains it, or at the deadline with `searchable: false`.
+    Wait,
+}
+
+/// Documents to write to one index.
+///
+/// `lines` are raw JSON objects; the root validates each against the schema
+/// and reports each failing one. `None` stands for a line that edge could not
+/// even cut out (see its error there).
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// The index.
+    pub index: IndexName,
+    /// What to do, in order. Each carries the line number that errors name,
+    /// from 1.
+    pub lines: Vec<(u64, Change)>,
+    /// When to answer.
+    pub refresh: Refresh,
+    /// Create the index with an inferred schema where it does not exist.
+    pub auto_create: bool,
+    /// When the caller stops waiting.
+    pub deadline: Deadline,
+}
+
+/// One change as a client sent it.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A JSON object with an `id`.
+    Upsert(Bytes),
+    /// The id to delete.
+    Delete(String),
+}
+
+/// Why one line of a write did not go in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejected {
+    /// The line, from 1.
+    pub line: u64,
+    /// The document's id, where it could be read.
+    pub id: Option<String>,
+    /// What was wrong and what would be right.
+    pub reason: String,
+    /// What kind of failure.
+    pub kind: Kind,
+    /// Whether sending the line again may help.
+    pub retry: bool,
+}
+
+/// What became of a write.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Written {
+    /// Lines that are durable.
+    pub accepted: u64,
+    /// Lines that are not, in order.
+    pub rejected: Vec<Rejected>,
+    /// Names the accepted writes; absent when there are none.
+    pub token: Option<Token>,
+    /// For [`Refresh::Wait`]: whether a cut contains all accepted writes.
+    pub searchable: Option<bool>,
+}
+
+/// A shard in the cluster's state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShardState {
+    /// The shard.
+    pub shard: ShardId,
+    /// Who takes its writes, if anyone does.
+    pub owner: Option<NodeId>,
+    /// Who serves it, and which generation is newest there.
+    pub replicas: Vec<(NodeId, Generation)>,
+    /// Its generation in the newest cut.
+    pub generation: Generation,
+    /// The WAL record that generation contains.
+    pub seq: Seq,
+    /// Its live documents in the newest cut.
+    pub documents: u64,
+}
+
+/// A process in the cluster's state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeState {
+    /// The node.
+    pub node: NodeId,
+    /// Its roles.
+    pub roles: Vec<String>,
+    /// Its public address, where it has one.
+    pub public: Option<String>,
+}
+
+/// The state of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClusterState {
+    /// The live nodes.
+    pub nodes: Vec<NodeState>,
+    /// The indexes with their shards.
+    pub indexes: Vec<(IndexInfo, Vec<ShardState>)>,
+}
+
+/// What a root does beside searching.
+#[async_trait]
+pub trait Admin: Send + Sync + 'static {
+    /// Creates an index.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] when the name is taken, [`Kind::Invalid`] when the
+    /// definition is.
+    async fn create_index(&self, name: IndexName, definition: Definition, deadline: Deadline) -> Result<IndexInfo, Error>;
+
+    /// Lists the indexes by name.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] before the first view of the cluster.
+    async fn list_indexes(&self) -> Result<Vec<IndexInfo>, Error>;
+
+    /// Describes one index.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`].
+    async fn describe_index(&self, name: &IndexName) -> Result<IndexInfo, Error>;
+
+    /// Deletes an index with all its documents.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`].
+    async fn delete_index(&self, name: &IndexName, deadline: Deadline) -> Result<(), Error>;
+
+    /// Writes documents. Per-line failures are in the value.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] without the index and without `auto_create`.
+    ///
+    /// # Cancel safety
+    /// What was sent to an owner may become durable after the caller is gone.
+    async fn write(&self, write: Write) -> Result<Written, Error>;
+
+    /// Returns one document as of the newest cut, or of one that contains
+    /// `token`; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] without the index.
+    async fn get(&self, index: &IndexName, id: &str, token: Option<Token>, deadline: Deadline) -> Result<Option<Document>, Error>;
+
+    /// Returns the state of the cluster, as this node sees it.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] before the first view of the cluster.
+    async fn cluster(&self) -> Result<ClusterState, Error>;
+
+    /// Whether this node can answer: it has a view of the cluster and every
+    /// shard of every cut has a replica.
+    ///
+    /// # Errors
+    /// Says what is missing.
+    async fn ready(&self) -> Result<(), Error>;
+}

@@ -1,0 +1,144 @@
+//! Indexes, single documents, the state of the cluster.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use model::ids::{Generation, IndexName, NodeId, Seq, ShardId};
+use model::settings::Definition;
+use model::token::Token;
+use proto::admin::{Admin, ClusterState, IndexInfo, ShardState, Write, Written};
+use proto::search::Document;
+use proto::{Error, Kind};
+use runtime::Deadline;
+
+use crate::root::{Root, from_store};
+use crate::view::Index;
+
+#[async_trait]
+impl Admin for Root {
+    async fn create_index(
+        &self,
+        name: IndexName,
+        definition: Definition,
+        deadline: Deadline,
+    ) -> Result<IndexInfo, Error> {
+        Ok(self.create(name, definition, deadline).await?.info())
+    }
+
+    async fn list_indexes(&self) -> Result<Vec<IndexInfo>, Error> {
+        Ok(self.view().indexes.values().map(|index| index.info()).collect())
+    }
+
+    async fn describe_index(&self, name: &IndexName) -> Result<IndexInfo, Error> {
+        Ok(self.index(name)?.info())
+    }
+
+    async fn delete_index(&self, name: &IndexName, deadline: Deadline) -> Result<(), Error> {
+        let deleted = self.parts().store.delete_index(name, deadline.instant()).await;
+        let uid = match deleted.map_err(|error| from_store(&error))? {
+            store::Deletion::Now(uid) | store::Deletion::Before(uid) => uid,
+        };
+        self.parts().registry.deleted(name, &uid).await?;
+        let gone = self.wait_for(deadline, |view| {
+            view.indexes.get(name).is_none_or(|index| index.uid != uid).then_some(())
+        });
+        gone.await.ok_or_else(|| {
+            Error::expired("the index is deleted, but this node has not noticed within the timeout")
+        })
+    }
+
+    async fn write(&self, write: Write) -> Result<Written, Error> {
+        self.write_documents(write).await
+    }
+
+    async fn get(
+        &self,
+        name: &IndexName,
+        id: &str,
+        token: Option<Token>,
+        deadline: Deadline,
+    ) -> Result<Option<Document>, Error> {
+        for last in [false, true] {
+            let mut index = self.index(name)?;
+            if let Some(token) = &token {
+                index = self.containing(name, index, token, deadline).await?;
+            }
+            match self.document(&index, id, deadline).await {
+                Err(error) if error.kind == Kind::Gone && !last => {}
+                Err(error) if error.kind == Kind::Gone => {
+                    return Err(Error::unavailable(format!("{}: retry", error.message)));
+                }
+                found => return found,
+            }
+        }
+        Err(Error::internal("a second attempt has an end"))
+    }
+
+    async fn cluster(&self) -> Result<ClusterState, Error> {
+        let view = self.view();
+        let indexes = view.indexes.values().map(|index| (index.info(), shards(index))).collect();
+        Ok(ClusterState { nodes: view.nodes.clone(), indexes })
+    }
+
+    async fn ready(&self) -> Result<(), Error> {
+        let view = self.view();
+        for index in view.indexes.values() {
+            if let Some(shard) = index.holders.iter().position(Vec::is_empty) {
+                return Err(Error::unavailable(format!("shard {shard} of {} is not open yet", index.name)));
+            }
+            if let Some(shard) = index.owners.iter().position(Option::is_none) {
+                return Err(Error::unavailable(format!("shard {shard} of {} has no owner yet", index.name)));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn shards(index: &Index) -> Vec<ShardState> {
+    let each = |(number, entry): (u32, &model::cut::CutEntry)| {
+        let at = number as usize;
+        let holders = index.holders.get(at).into_iter().flatten();
+        let replicas: Vec<(NodeId, Generation)> =
+            holders.map(|node| (node.clone(), entry.generation)).collect();
+        let seq: Seq = entry.seq;
+        ShardState {
+            shard: ShardId(number),
+            owner: index.owners.get(at).cloned().flatten(),
+            replicas,
+            generation: entry.generation,
+            seq,
+            documents: entry.documents,
+        }
+    };
+    (0..).zip(&index.cut.entries).map(each).collect()
+}
+
+impl Root {
+    /// Creates an index and waits until this node sees it.
+    pub(crate) async fn create(
+        &self,
+        name: IndexName,
+        definition: Definition,
+        deadline: Deadline,
+    ) -> Result<Arc<Index>, Error> {
+        definition.check().map_err(|error| Error::invalid(error.to_string()))?;
+        let store = &self.parts().store;
+        let uid = store
+            .create_index(&name, &definition, deadline.instant())
+            .await
+            .map_err(|error| match error.kind() {
+                store::Kind::Conflict => Error::conflict(format!(
+                    "index {:?} exists already: choose another name, or delete it first",
+                    name.as_str()
+                )),
+                _ => from_store(&error),
+            })?;
+        self.parts().registry.created(&name, &uid).await?;
+        let seen = self.wait_for(deadline, |view| {
+            view.indexes.get(&name).filter(|index| index.uid == uid).cloned()
+        });
+        seen.await.ok_or_else(|| {
+            Error::expired("the index was created, but this node has not seen it within the timeout: retry")
+        })
+    }
+}

@@ -1,0 +1,26 @@
+//! Plans a query, scatters it over leaves and gathers one answer.
+//!
+//! ```text
+//!  pin a cut ─► bind ─► (statistics) ─► scatter to a replica of each shard ─►
+//!    gather by (score, id hash, id) ─► fetch the page's documents ─► answer
+//! ```
+//!
+//! **Invariant:** a root keeps nothing that it cannot lose.
+//!
+//! **Invariant:** it never learns about the engine: leaves answer in the words
+//! of `proto` and `model`.
+
+mod admin;
+mod directory;
+mod fields;
+mod gather;
+pub mod metrics;
+mod root;
+mod search;
+mod statistics;
+mod view;
+mod write;
+
+pub use directory::Directory;
+pub use root::{Parts, Root, Settings};
+pub use view::{Index, Registry, View};

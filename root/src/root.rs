@@ -1,0 +1,201 @@
+//! The root: its parts, and how it pins the state that a request reads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::ids::{IndexName, NodeId};
+use model::token::Token;
+use proto::leaf::Leaf;
+use proto::search::Request;
+use proto::{Error, leaf};
+use runtime::Deadline;
+use store::Store;
+use tokio::sync::watch;
+
+use crate::directory::Directory;
+use crate::metrics::Metrics;
+use crate::statistics::Known;
+use crate::view::{Index, Registry, View};
+
+/// What a root is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How many documents an inferred schema looks at: enough to see the rare
+    /// fields of a corpus, few enough to be quick.
+    pub inferred_from: usize,
+    /// How long a write waits for a shard to have an owner.
+    pub owner_within: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { inferred_from: 1_000, owner_within: Duration::from_secs(10) }
+    }
+}
+
+/// What a root is made of; passed in.
+#[derive(Clone)]
+pub struct Parts {
+    /// Where indexes are created and deleted.
+    pub store: Store,
+    /// The cluster, kept current by others.
+    pub view: watch::Receiver<Arc<View>>,
+    /// Told of created and deleted indexes.
+    pub registry: Arc<dyn Registry>,
+    /// The leaves.
+    pub leaves: Directory,
+}
+
+/// A root; clones are one root.
+#[derive(Clone)]
+pub struct Root(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    settings: Settings,
+    metrics: Metrics,
+    known: Known,
+}
+
+impl Root {
+    /// Makes a root.
+    #[must_use]
+    pub fn new(parts: Parts, settings: Settings) -> Self {
+        Self(Arc::new(Inner { parts, settings, metrics: Metrics::new(), known: Known::default() }))
+    }
+
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.0.parts
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    pub(crate) fn known(&self) -> &Known {
+        &self.0.known
+    }
+
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.0.parts.view.borrow().clone()
+    }
+
+    pub(crate) fn leaf(&self, node: &NodeId) -> Result<Arc<dyn Leaf>, Error> {
+        self.0.parts.leaves.get(node)
+    }
+
+    /// The index of this name.
+    pub(crate) fn index(&self, name: &IndexName) -> Result<Arc<Index>, Error> {
+        let view = self.view();
+        view.indexes.get(name).cloned().ok_or_else(|| {
+            let known: Vec<&str> = view.indexes.keys().take(10).map(IndexName::as_str).collect();
+            let hint = if known.is_empty() {
+                "there are none yet: create one, or load documents into it".to_owned()
+            } else {
+                format!("there are {}", known.join(", "))
+            };
+            Error::not_found(format!("no index {:?}: {hint}", name.as_str()))
+        })
+    }
+
+    /// Waits until the view satisfies `ready`.
+    pub(crate) async fn wait_for<T>(
+        &self,
+        deadline: Deadline,
+        mut ready: impl FnMut(&View) -> Option<T>,
+    ) -> Option<T> {
+        let mut view = self.0.parts.view.clone();
+        let mut found = None;
+        let wait = view.wait_for(|view| {
+            found = ready(view);
+            found.is_some()
+        });
+        let waited = tokio::time::timeout_at(deadline.instant(), wait).await.is_ok();
+        if waited { found } else { None }
+    }
+
+    /// The state that a search reads: the newest cut, or the first that
+    /// contains its token, or the one it names.
+    pub(crate) async fn pin(&self, request: &Request) -> Result<Arc<Index>, Error> {
+        let mut index = self.index(&request.index)?;
+        if let Some(token) = &request.token {
+            index = self.containing(&request.index, index, token, request.deadline).await?;
+        }
+        if let Some(number) = request.at {
+            if number != index.cut.number {
+                let cut = self.0.parts.store.cut(&index.uid, number).await;
+                let cut = cut.map_err(|error| from_store(&error))?.ok_or_else(|| {
+                    Error::gone(format!(
+                        "cut {number} is not kept any more (the newest is {}): search without \"at\"",
+                        index.cut.number
+                    ))
+                })?;
+                index = Arc::new(Index { cut: Arc::new(cut), ..(*index).clone() });
+            }
+        }
+        Ok(index)
+    }
+
+    /// Waits for a cut that contains `token`, asking the owners to hurry.
+    pub(crate) async fn containing(
+        &self,
+        name: &IndexName,
+        index: Arc<Index>,
+        token: &Token,
+        deadline: Deadline,
+    ) -> Result<Arc<Index>, Error> {
+        if token.uid != index.uid {
+            return Err(Error::conflict(format!(
+                "the token is of another index than today's {:?}, which was created anew: drop it",
+                name.as_str()
+            )));
+        }
+        if index.cut.contains(token) {
+            return Ok(index);
+        }
+        let behind = token.seqs.iter().filter(|(shard, seq)| {
+            index.cut.entries.get(shard.0 as usize).is_none_or(|entry| entry.seq < **seq)
+        });
+        for (shard, _) in behind {
+            self.nudge(&index, *shard).await;
+        }
+        let found = self.wait_for(deadline, |view| {
+            let index = view.indexes.get(name)?;
+            (index.uid != token.uid || index.cut.contains(token)).then(|| index.clone())
+        });
+        match found.await {
+            Some(index) if index.uid == token.uid => Ok(index),
+            Some(_) => Err(Error::conflict("the index was created anew meanwhile: drop the token")),
+            None => Err(Error::expired(
+                "the write that the token names did not become searchable within the timeout: allow more time, or search without it",
+            )),
+        }
+    }
+
+    /// Asks a shard's owner to commit; one that cannot be asked commits by its
+    /// own interval.
+    async fn nudge(&self, index: &Index, shard: model::ids::ShardId) {
+        let Some(Some(owner)) = index.owners.get(shard.0 as usize) else { return };
+        if let Ok(leaf) = self.leaf(owner) {
+            if let Err(error) = leaf::Leaf::nudge(&*leaf, &index.uid, shard).await {
+                tracing::debug!(%shard, %error, "a shard could not be nudged");
+            }
+        }
+    }
+}
+
+pub(crate) fn from_store(error: &store::Error) -> Error {
+    let kind = match error.kind() {
+        store::Kind::Invalid => proto::Kind::Invalid,
+        store::Kind::NotFound => proto::Kind::NotFound,
+        store::Kind::Conflict => proto::Kind::Conflict,
+        store::Kind::Unavailable => proto::Kind::Unavailable,
+        store::Kind::Unknown | store::Kind::Expired => proto::Kind::Expired,
+        store::Kind::Internal => proto::Kind::Internal,
+    };
+    Error::new(kind, error.to_string())
+}

@@ -1,0 +1,84 @@
+//! Index-wide statistics, kept by shard and generation.
+//!
+//! A generation never changes, so what was once counted stays true; a new cut
+//! costs one question to the shards that moved.
+
+use std::collections::BTreeMap;
+
+use model::cut::Cut;
+use model::ids::{Generation, IndexUid, ShardId};
+use model::plan::{FieldName, Node, TextTerm};
+use model::statistics::Statistics;
+
+/// Counts kept: about 100 bytes each.
+const COUNTS_KEPT: u64 = 500_000;
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum What {
+    Tokens(FieldName),
+    Frequency(TextTerm),
+}
+
+type Key = (IndexUid, ShardId, Generation, What);
+
+/// What this root knows of the counts of shards.
+#[derive(Clone)]
+pub(crate) struct Known(moka::sync::Cache<Key, u64>);
+
+impl Default for Known {
+    fn default() -> Self {
+        Self(moka::sync::Cache::new(COUNTS_KEPT))
+    }
+}
+
+/// The terms that a query scores, each once.
+pub(crate) fn terms(query: &Node) -> Vec<TextTerm> {
+    let mut terms = std::collections::BTreeSet::new();
+    query.scored_terms(&mut |field, text| {
+        terms.insert(TextTerm { field: field.clone(), text: text.clone() });
+    });
+    terms.into_iter().collect()
+}
+
+impl Known {
+    /// Sums over a cut, or names the shards that must be asked first.
+    pub(crate) fn sum(&self, cut: &Cut, terms: &[TextTerm]) -> Result<Statistics, Vec<ShardId>> {
+        let mut sum = Statistics { documents: cut.documents(), ..Statistics::default() };
+        let mut unknown = Vec::new();
+        for (shard, entry) in cut.entries.iter().enumerate() {
+            let shard = ShardId(u32::try_from(shard).expect("shards are few"));
+            match self.shard(&cut.uid, shard, entry.generation, terms) {
+                Some(known) => sum.add(&known),
+                None => unknown.push(shard),
+            }
+        }
+        if unknown.is_empty() { Ok(sum) } else { Err(unknown) }
+    }
+
+    fn shard(
+        &self,
+        uid: &IndexUid,
+        shard: ShardId,
+        generation: Generation,
+        terms: &[TextTerm],
+    ) -> Option<Statistics> {
+        let get = |what| self.0.get(&(uid.clone(), shard, generation, what));
+        let mut known = Statistics::default();
+        for term in terms {
+            if !known.tokens.contains_key(&term.field) {
+                known.tokens.insert(term.field.clone(), get(What::Tokens(term.field.clone()))?);
+            }
+            known.frequencies.insert(term.clone(), get(What::Frequency(term.clone()))?);
+        }
+        Some(known)
+    }
+
+    /// Keeps what a leaf answered.
+    pub(crate) fn learn(&self, uid: &IndexUid, shard: ShardId, generation: Generation, counted: Statistics) {
+        let Statistics { tokens, frequencies, .. } = counted;
+        let keep = |what, count| self.0.insert((uid.clone(), shard, generation, what), count);
+        tokens.into_iter().for_each(|(field, count)| keep(What::Tokens(field), count));
+        let frequencies: BTreeMap<_, _> = frequencies;
+        frequencies.into_iter().for_each(|(term, count)| keep(What::Frequency(term), count));
+    }
+}

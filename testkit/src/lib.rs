@@ -1,0 +1,5 @@
+//! Clusters, oracles and scripted stores for tests.
+
+pub mod generate;
+pub mod local;
+pub mod oracle;

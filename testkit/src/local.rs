@@ -1,0 +1,189 @@
+//! A root and its leaves in one process, over an in-memory store.
+//!
+//! The roles are the real ones, called directly; what a controller would do is
+//! done here, step by step, when a test says so: no timers, no waiting.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use async_trait::async_trait;
+use leaf::{Assignment, Leaf};
+use model::cut::{Cut, ReplicaState};
+use model::ids::{IndexName, IndexUid, NodeId, ShardId};
+use model::settings::Definition;
+use proto::admin::{Change, Refresh, Write, Written};
+use proto::leaf::Leaf as _;
+use root::{Directory, Index, Registry, Root, View};
+use runtime::{Deadline, Shutdown, TaskScope};
+use store::Store;
+use tokio::sync::watch;
+
+/// Long enough for anything a test does here on a busy machine.
+pub fn soon() -> Deadline {
+    Deadline::after(Duration::from_secs(60))
+}
+
+/// A cluster in one process.
+pub struct Local {
+    /// The store that everything is in.
+    pub store: Store,
+    /// The root.
+    pub root: Root,
+    /// The leaves; shard n is on leaf n modulo their number.
+    pub leaves: Vec<Leaf>,
+    view: watch::Sender<Arc<View>>,
+    scope: TaskScope,
+}
+
+struct Nobody;
+
+#[async_trait]
+impl Registry for Nobody {
+    async fn created(&self, _: &IndexName, _: &IndexUid) -> Result<(), proto::Error> {
+        Ok(())
+    }
+    async fn deleted(&self, _: &IndexName, _: &IndexUid) -> Result<(), proto::Error> {
+        Ok(())
+    }
+}
+
+impl Local {
+    /// Starts `leaves` leaves over `store`.
+    ///
+    /// # Errors
+    /// When a leaf cannot be made.
+    pub fn start(store: Store, leaves: usize) -> Result<Self> {
+        let scope = TaskScope::new(&Shutdown::new());
+        let directory = Directory::default();
+        let mut made = Vec::new();
+        for number in 0..leaves {
+            let node = NodeId(format!("leaf-{number}").into());
+            let parts = leaf::Parts { node: node.clone(), store: store.clone(), scope: scope.clone() };
+            let settings = leaf::Settings { threads: 1, writer_heap_bytes: 15_000_000, ..leaf::Settings::default() };
+            let leaf = Leaf::new(parts, settings)?;
+            directory.insert(node, Arc::new(leaf.clone()));
+            made.push(leaf);
+        }
+        let (view, receiver) = watch::channel(Arc::new(View::default()));
+        let parts = root::Parts {
+            store: store.clone(),
+            view: receiver,
+            registry: Arc::new(Nobody),
+            leaves: directory,
+        };
+        let root = Root::new(parts, root::Settings::default());
+        Ok(Self { store, root, leaves: made, view, scope })
+    }
+
+    fn leaf(&self, shard: u32) -> &Leaf {
+        &self.leaves[shard as usize % self.leaves.len()]
+    }
+
+    /// Creates an index and waits until every shard takes writes.
+    ///
+    /// # Errors
+    /// When the store or a leaf fails.
+    pub async fn create(&self, name: &str, definition: Definition) -> Result<Arc<Index>> {
+        let name = IndexName::new(name)?;
+        let uid = self.store.create_index(&name, &definition, soon().instant()).await?;
+        let (number, _) = self.store.newest_definition(&uid).await?;
+        let shards = definition.shards;
+        let definition = Arc::new(definition);
+        for shard in 0..shards {
+            let assignment = Assignment {
+                uid: uid.clone(),
+                shard: ShardId(shard),
+                definition: (number, definition.clone()),
+                own: true,
+            };
+            self.leaf(shard).assign(assignment).await?;
+        }
+        for shard in 0..shards {
+            let leaf = self.leaf(shard);
+            loop {
+                let changed = leaf.changed();
+                if leaf.owned().contains(&(uid.clone(), ShardId(shard))) {
+                    break;
+                }
+                tokio::time::timeout(Duration::from_secs(60), changed).await.context("no owner in time")?;
+            }
+        }
+        let nodes = |shard: u32| self.leaf(shard).node().clone();
+        let index = Arc::new(Index {
+            name: name.clone(),
+            uid: uid.clone(),
+            number,
+            definition,
+            cut: Arc::new(self.store.newest_cut(&uid).await?),
+            owners: (0..shards).map(|shard| Some(nodes(shard))).collect(),
+            holders: (0..shards).map(|shard| vec![nodes(shard)]).collect(),
+        });
+        self.view.send_modify(|view| Arc::make_mut(view).indexes.insert(name, index.clone()).map_or((), drop));
+        Ok(index)
+    }
+
+    /// Writes changes, each of which must go in.
+    ///
+    /// # Errors
+    /// When one does not.
+    pub async fn write(&self, name: &str, changes: Vec<Change>) -> Result<Written> {
+        use proto::admin::Admin;
+        let lines = (1..).zip(changes).collect();
+        let index = IndexName::new(name)?;
+        let (refresh, deadline) = (Refresh::No, soon());
+        let write = Write { index, lines, refresh, auto_create: false, deadline };
+        let written = self.root.write(write).await?;
+        anyhow::ensure!(written.rejected.is_empty(), "rejected: {:?}", written.rejected);
+        Ok(written)
+    }
+
+    /// Makes everything written so far searchable: commits every shard and
+    /// publishes the cut that contains it.
+    ///
+    /// # Errors
+    /// When the store or a leaf fails.
+    pub async fn refresh(&self, name: &str, written: &Written) -> Result<()> {
+        let name = IndexName::new(name)?;
+        let index = self.view.borrow().indexes.get(&name).cloned().context("no such index")?;
+        let token = written.token.clone().context("nothing was written")?;
+        for shard in token.seqs.keys() {
+            self.leaf(shard.0).nudge(&index.uid, *shard).await?;
+        }
+        loop {
+            let changed: Vec<_> = self.leaves.iter().map(Leaf::changed).collect();
+            let cut = self.next_cut(&index.cut, &index.uid);
+            if cut.contains(&token) {
+                self.store.put_cut(&cut, soon().instant()).await?;
+                let index = Arc::new(Index { cut: Arc::new(cut), ..(*index).clone() });
+                self.view.send_modify(|view| Arc::make_mut(view).indexes.insert(name.clone(), index.clone()).map_or((), drop));
+                return Ok(());
+            }
+            let any = futures::future::select_all(changed.into_iter().map(Box::pin));
+            tokio::time::timeout(Duration::from_secs(60), any).await.context("no commit in time")?;
+        }
+    }
+
+    fn next_cut(&self, current: &Cut, uid: &IndexUid) -> Cut {
+        let mut replicas: BTreeMap<ShardId, Vec<ReplicaState>> = BTreeMap::new();
+        for leaf in &self.leaves {
+            for open in leaf.opened().into_iter().filter(|open| open.uid == *uid) {
+                let proto::controller::Opened { shard, generation, seq, documents, .. } = open;
+                let state = ReplicaState { node: leaf.node().clone(), generation, seq, documents };
+                replicas.entry(shard).or_default().push(state);
+            }
+        }
+        let entries = model::cut::next(current, &replicas, 1).unwrap_or_else(|| current.entries.clone());
+        Cut { number: current.number.next(), entries, ..current.clone() }
+    }
+
+    /// Stops everything.
+    ///
+    /// # Errors
+    /// When a task does not stop.
+    pub async fn close(self) -> Result<()> {
+        self.scope.close(Duration::from_secs(60)).await?;
+        Ok(())
+    }
+}
