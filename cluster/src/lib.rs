@@ -1,1 +1,20 @@
-//! Who is there and who does what: the coordinator and the controller.
+//! Who is there and who does what: the coordinator, the view that every node
+//! keeps of it, and the controller.
+//!
+//! **Invariant:** nothing here decides what is true. The store does, by
+//! put-if-absent; the coordinator says who should try.
+
+#[cfg(any(test, feature = "test-util"))]
+pub mod conformance;
+pub mod controller;
+pub mod coordinator;
+pub mod embedded;
+pub mod keys;
+pub mod membership;
+pub mod view;
+
+pub use controller::Controller;
+pub use coordinator::Coordinator;
+pub use embedded::Embedded;
+pub use membership::Membership;
+pub use view::{Index, Keeper, Names, Registry, View};

@@ -6,8 +6,8 @@
 use std::io::Write;
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::http::HeaderValue;
+use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::response::Response;
 use model::gather::Relation;
 use proto::convert::micros;
@@ -35,12 +35,21 @@ pub(crate) fn json(answer: &Answer) -> Vec<u8> {
             Relation::Eq => "eq",
             Relation::Gte => "gte",
         };
-        push(&mut out, format_args!(",\"total\":{{\"value\":{},\"relation\":\"{relation}\"}}", total.value));
+        push(
+            &mut out,
+            format_args!(
+                ",\"total\":{{\"value\":{},\"relation\":\"{relation}\"}}",
+                total.value
+            ),
+        );
     }
     let coverage = &answer.coverage;
     push(
         &mut out,
-        format_args!(",\"coverage\":{{\"shards\":{},\"answered\":{},\"missing\":[", coverage.shards, coverage.answered),
+        format_args!(
+            ",\"coverage\":{{\"shards\":{},\"answered\":{},\"missing\":[",
+            coverage.shards, coverage.answered
+        ),
     );
     for (place, shard) in coverage.missing.iter().enumerate() {
         let comma = if place > 0 { "," } else { "" };
@@ -48,7 +57,14 @@ pub(crate) fn json(answer: &Answer) -> Vec<u8> {
     }
     push(&mut out, format_args!("],\"documents\":"));
     serialise(&mut out, &coverage.documents);
-    push(&mut out, format_args!("}},\"cut\":{},\"took_us\":{}", answer.cut, micros(answer.took)));
+    push(
+        &mut out,
+        format_args!(
+            "}},\"cut\":{},\"took_us\":{}",
+            answer.cut,
+            micros(answer.took)
+        ),
+    );
     if let Some(profile) = &answer.profile {
         out.extend_from_slice(b",\"profile\":");
         serialise(&mut out, profile);
@@ -107,12 +123,26 @@ mod tests {
     fn answer() -> Answer {
         let hit = |id: &str, score, source: &'static str| Hit {
             score,
-            document: Document { id: id.into(), source: source.into() },
+            document: Document {
+                id: id.into(),
+                source: source.into(),
+            },
         };
         Answer {
-            hits: vec![hit("a\"\n\u{1}", 0.1_f32 + 0.2, "{\"x\" : 1.0}"), hit("b", 11.0, "")],
-            total: Some(Total { value: 10_000, relation: Relation::Gte }),
-            coverage: Coverage { shards: 4, answered: 2, missing: vec![ShardId(1), ShardId(3)], documents: 0.5 },
+            hits: vec![
+                hit("a\"\n\u{1}", 0.1_f32 + 0.2, "{\"x\" : 1.0}"),
+                hit("b", 11.0, ""),
+            ],
+            total: Some(Total {
+                value: 10_000,
+                relation: Relation::Gte,
+            }),
+            coverage: Coverage {
+                shards: 4,
+                answered: 2,
+                missing: vec![ShardId(1), ShardId(3)],
+                documents: 0.5,
+            },
             uid: IndexUid::from_bits(1),
             cut: CutNumber(12),
             took: Duration::from_micros(812),
@@ -135,10 +165,17 @@ mod tests {
 
     #[test]
     fn it_is_json_with_a_profile_and_without_a_total() {
-        let answer = Answer { total: None, profile: Some(Profile::default()), ..answer() };
+        let answer = Answer {
+            total: None,
+            profile: Some(Profile::default()),
+            ..answer()
+        };
         let value: serde_json::Value = serde_json::from_slice(&json(&answer)).unwrap();
         assert!(value.get("total").is_none());
         assert_eq!(value["profile"]["plan"], "");
-        assert_eq!(value["hits"][0]["score"].as_f64().map(|score| score as f32), Some(0.1_f32 + 0.2));
+        assert_eq!(
+            value["hits"][0]["score"].as_f64().map(|score| score as f32),
+            Some(0.1_f32 + 0.2)
+        );
     }
 }

@@ -48,7 +48,6 @@ use proto::search::Search;
 ///
 /// # Panics
 /// When `settings.extra` claims a path of the API or has a fallback.
-#[must_use]
 pub fn router(search: Arc<dyn Search>, admin: Arc<dyn Admin>, settings: Settings) -> axum::Router {
     let extra = settings.extra.clone();
     let edge = Arc::new(Edge::new(search, admin, settings));

@@ -71,15 +71,19 @@ impl Shard {
 pub fn search(shards: &[Shard], query: &Node, limit: usize, count: Count) -> (Vec<Hit>, u64) {
     let mut terms: Vec<TextTerm> = Vec::new();
     query.scored_terms(&mut |field, text| {
-        terms.push(TextTerm { field: field.clone(), text: text.clone() });
+        let term = TextTerm { field: field.clone(), text: text.clone() };
+        if !terms.contains(&term) {
+            terms.push(term);
+        }
     });
     let mut statistics = Statistics::default();
     for shard in shards {
         statistics.documents += shard.0.documents;
+        for (field, tokens) in shard.0.all_tokens() {
+            *statistics.tokens.entry(field).or_default() += tokens;
+        }
         for term in &terms {
-            let tokens = shard.0.tokens(&term.field).expect("the field is there");
             let counted = shard.0.frequency(term).expect("the term is counted");
-            *statistics.tokens.entry(term.field.clone()).or_default() += tokens;
             *statistics.frequencies.entry(term.clone()).or_default() += counted;
         }
     }

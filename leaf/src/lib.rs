@@ -11,6 +11,7 @@
 //! **Invariant:** an operation is acknowledged after its record is durable in
 //! the store and never before; a replica opens only what a manifest lists.
 
+mod agent;
 mod engine;
 mod exec;
 #[cfg(feature = "lab")]
@@ -20,5 +21,6 @@ mod node;
 mod owner;
 mod replica;
 
+pub use agent::Agent;
 pub use engine::FINGERPRINT;
 pub use node::{Assignment, Data, Leaf, Parts, Settings};

@@ -296,6 +296,13 @@ impl Leaf {
         shards.iter().filter(|(_, shard)| owned(shard)).map(|(key, _)| key.clone()).collect()
     }
 
+    /// Whether a shard's writes are taken here.
+    #[must_use]
+    pub fn owns(&self, uid: &IndexUid, shard: ShardId) -> bool {
+        self.shard(uid, shard)
+            .is_ok_and(|shard| shard.owner.read().unwrap_or_else(PoisonError::into_inner).ready)
+    }
+
     /// What is open, newest generation by shard.
     #[must_use]
     pub fn opened(&self) -> Vec<Opened> {

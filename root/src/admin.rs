@@ -12,7 +12,7 @@ use proto::{Error, Kind};
 use runtime::Deadline;
 
 use crate::root::{Root, from_store};
-use crate::view::Index;
+use cluster::Index;
 
 #[async_trait]
 impl Admin for Root {
@@ -82,6 +82,9 @@ impl Admin for Root {
 
     async fn ready(&self) -> Result<(), Error> {
         let view = self.view();
+        if !view.known {
+            return Err(Error::unavailable("the cluster is not known yet"));
+        }
         for index in view.indexes.values() {
             if let Some(shard) = index.holders.iter().position(Vec::is_empty) {
                 return Err(Error::unavailable(format!("shard {shard} of {} is not open yet", index.name)));
@@ -135,7 +138,9 @@ impl Root {
             })?;
         self.parts().registry.created(&name, &uid).await?;
         let seen = self.wait_for(deadline, |view| {
-            view.indexes.get(&name).filter(|index| index.uid == uid).cloned()
+            let index = view.indexes.get(&name).filter(|index| index.uid == uid)?;
+            // Owned means open: the index can be written and searched at once.
+            index.owners.iter().all(Option::is_some).then(|| index.clone())
         });
         seen.await.ok_or_else(|| {
             Error::expired("the index was created, but this node has not seen it within the timeout: retry")

@@ -18,9 +18,8 @@ pub mod metrics;
 mod root;
 mod search;
 mod statistics;
-mod view;
 mod write;
 
 pub use directory::Directory;
 pub use root::{Parts, Root, Settings};
-pub use view::{Index, Registry, View};
+pub use cluster::{Index, Registry, View};

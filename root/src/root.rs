@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::directory::Directory;
 use crate::metrics::Metrics;
 use crate::statistics::Known;
-use crate::view::{Index, Registry, View};
+use cluster::{Index, Registry, View};
 
 /// What a root is told.
 #[derive(Clone, Debug)]

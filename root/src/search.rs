@@ -16,7 +16,7 @@ use runtime::Deadline;
 use tokio::time::Instant;
 
 use crate::root::Root;
-use crate::view::Index;
+use cluster::Index;
 use crate::{fields, gather, statistics};
 
 /// The shards that one leaf is asked for.

@@ -19,7 +19,7 @@ use proto::{Error, Kind};
 use runtime::Deadline;
 
 use crate::root::Root;
-use crate::view::Index;
+use cluster::Index;
 
 /// The operations of one shard, with the lines that they came from.
 #[derive(Default)]

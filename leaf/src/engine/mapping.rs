@@ -102,9 +102,9 @@ impl Mapping {
                 builder.add_text_field(name, options)
             }
             FieldType::I64 => builder.add_i64_field(name, numeric),
-            FieldType::U64 => builder.add_u64_field(name, numeric),
+            // The engine has no ranges over its own bools.
+            FieldType::U64 | FieldType::Bool => builder.add_u64_field(name, numeric),
             FieldType::F64 => builder.add_f64_field(name, numeric),
-            FieldType::Bool => builder.add_bool_field(name, numeric),
             FieldType::Date => {
                 let options =
                     DateOptions::default().set_fast().set_precision(DateTimePrecision::Microseconds);
@@ -166,7 +166,7 @@ impl Mapping {
                 FieldValues::I64(numbers) => numbers.iter().for_each(|n| made.add_i64(field, *n)),
                 FieldValues::U64(numbers) => numbers.iter().for_each(|n| made.add_u64(field, *n)),
                 FieldValues::F64(numbers) => numbers.iter().for_each(|n| made.add_f64(field, *n)),
-                FieldValues::Bool(flags) => flags.iter().for_each(|flag| made.add_bool(field, *flag)),
+                FieldValues::Bool(flags) => flags.iter().for_each(|flag| made.add_u64(field, u64::from(*flag))),
                 FieldValues::Date(dates) => dates
                     .iter()
                     .for_each(|at| made.add_date(field, DateTime::from_timestamp_micros(*at))),
@@ -189,7 +189,7 @@ impl Mapped {
             Value::I64(n) => Term::from_field_i64(self.field, *n),
             Value::U64(n) => Term::from_field_u64(self.field, *n),
             Value::F64(n) => Term::from_field_f64(self.field, *n),
-            Value::Bool(flag) => Term::from_field_bool(self.field, *flag),
+            Value::Bool(flag) => Term::from_field_u64(self.field, u64::from(*flag)),
             Value::Date(at) => Term::from_field_date(self.field, DateTime::from_timestamp_micros(*at)),
         }
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use model::ids::{Seq, id_hash};
 use proto::admin::Operation;
-use tantivy::index::SegmentMeta;
+use tantivy::index::{SegmentComponent, SegmentMeta};
 use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
 use tantivy::{Directory, Index, IndexSettings, IndexWriter, TantivyDocument};
 
@@ -17,6 +17,9 @@ use super::{Error, Segment};
 /// segment of only deletes costs every search, and the engine's default never
 /// merges for them.
 const DELETED_SHARE_MAX: f32 = 0.3;
+
+/// Times that a list of segments is read because merges keep replacing it.
+const LISTINGS_MAX: usize = 100;
 
 /// What a commit left: everything that a manifest needs.
 #[derive(Debug, Clone)]
@@ -135,27 +138,59 @@ impl Writer {
 
     /// Reads the current list of segments: the last commit's, or what merges
     /// have made of it since.
+    ///
+    /// A merge may replace segments at any moment, so the list is read until
+    /// it stands still and every file of it is there.
     pub(crate) fn listing(&self) -> Result<Commit, Error> {
-        let directory = self.index.directory();
-        let meta = directory
-            .atomic_read(Path::new("meta.json"))
-            .map_err(tantivy::TantivyError::from)?;
-        let meta = String::from_utf8(meta)
-            .map_err(|_| Error::Corrupt("the engine's meta.json is no text".into()))?;
-        let metas = self.index.load_metas()?;
-        let mut files = Vec::new();
-        for path in metas.list_segment_files() {
-            if directory.exists(&path).map_err(tantivy::TantivyError::from)? {
-                files.push(path.to_string_lossy().into_owned());
+        let mut missing = String::new();
+        for _ in 0..LISTINGS_MAX {
+            let meta = self.meta()?;
+            let metas = self.index.load_metas()?;
+            if self.meta()? != meta {
+                continue;
             }
+            let mut files = Vec::new();
+            for segment in &metas.segments {
+                files.extend(needed(segment));
+            }
+            let directory = self.index.directory();
+            let absent = |name: &&String| !directory.exists(Path::new(name)).unwrap_or(false);
+            if let Some(name) = files.iter().find(absent) {
+                missing.clone_from(name);
+                continue;
+            }
+            files.sort_unstable();
+            let documents = metas.segments.iter().map(|segment| u64::from(segment.num_docs())).sum();
+            return Ok(Commit { meta, files, documents });
         }
-        files.sort_unstable();
-        let documents = metas.segments.iter().map(|segment: &SegmentMeta| u64::from(segment.num_docs())).sum();
-        Ok(Commit { meta, files, documents })
+        Err(Error::Corrupt(format!("segment file {missing:?} is gone from the writer's folder")))
+    }
+
+    fn meta(&self) -> Result<String, Error> {
+        let meta = self.index.directory().atomic_read(Path::new("meta.json"));
+        String::from_utf8(meta.map_err(tantivy::TantivyError::from)?)
+            .map_err(|_| Error::Corrupt("the engine's meta.json is no text".into()))
     }
 
     /// Waits until no merge is running.
     pub(crate) fn close(self) -> Result<(), Error> {
         Ok(self.writer.wait_merging_threads()?)
     }
+}
+
+/// The names of the files that a segment consists of.
+fn needed(segment: &SegmentMeta) -> Vec<String> {
+    let mut components = vec![
+        SegmentComponent::Postings,
+        SegmentComponent::Positions,
+        SegmentComponent::Terms,
+        SegmentComponent::Store,
+        SegmentComponent::FastFields,
+        SegmentComponent::FieldNorms,
+    ];
+    if segment.has_deletes() {
+        components.push(SegmentComponent::Delete);
+    }
+    let name = |component| segment.relative_path(component).to_string_lossy().into_owned();
+    components.into_iter().map(name).collect()
 }

@@ -102,8 +102,10 @@ impl ImpactCache {
         cursor: &TermCursor<'a>,
         reopen: impl FnOnce() -> Option<TermCursor<'a>>,
     ) -> Option<Arc<Impacts>> {
-        // A boost of zero would make the factors 0/0.
-        if cursor.frequency() < IMPACTS_FROM || cursor.term.bound <= 0.0 {
+        // Clauses that only match are compiled without statistics, and their
+        // scores say nothing.
+        let scored = cursor.term.average.is_normal() && cursor.term.bound.is_normal();
+        if cursor.frequency() < IMPACTS_FROM || !scored {
             return None;
         }
         if let Some(found) = self.0.get(&key) {

@@ -26,7 +26,8 @@ const LISTINGS_MAX: usize = 16;
 pub(super) struct Work {
     pub(super) operations: Vec<Operation>,
     pub(super) seq: Seq,
-    pub(super) _bytes: OwnedSemaphorePermit,
+    /// Given back when the work is applied and dropped.
+    pub(super) held: Vec<OwnedSemaphorePermit>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -100,7 +101,12 @@ impl<'a> Applier<'a> {
                 }
                 nudge = nudges.recv(), if nudges_open => match nudge {
                     Some(()) => {
-                        if self.applied > self.manifest.seq || !works.is_empty() {
+                        // What was acknowledged before the nudge comes first.
+                        for _ in 0..works.len() {
+                            let Ok(work) = works.try_recv() else { break };
+                            self.apply(work).await?;
+                        }
+                        if self.applied > self.manifest.seq {
                             let soon = (committed + NUDGED_COMMITS_APART).max(Instant::now());
                             due = Some(due.map_or(soon, |due| due.min(soon)));
                         }
@@ -112,7 +118,7 @@ impl<'a> Applier<'a> {
                         // The timer starts with the first write, not its end.
                         let latest = Instant::now() + self.owner.settings.refresh_interval;
                         due = Some(due.map_or(latest, |due| due.min(latest)));
-                        self.apply(work.operations, work.seq).await?;
+                        self.apply(work).await?;
                     }
                     None => {
                         if self.applied > self.manifest.seq && self.commit().await? == Commit::SteppedDown {
@@ -128,7 +134,15 @@ impl<'a> Applier<'a> {
         }
     }
 
-    pub(super) async fn apply(&mut self, operations: Vec<Operation>, seq: Seq) -> Result<(), Error> {
+    async fn apply(&mut self, work: Work) -> Result<(), Error> {
+        let Work { operations, seq, held } = work;
+        self.replay(operations, seq).await?;
+        drop(held);
+        Ok(())
+    }
+
+    /// Applies a record.
+    pub(super) async fn replay(&mut self, operations: Vec<Operation>, seq: Seq) -> Result<(), Error> {
         if !operations.is_empty() {
             self.with_writer(move |writer| writer.apply(&operations)).await?;
         }

@@ -188,7 +188,7 @@ impl Owner {
         while let Some(record) = replay.next().await.map_err(|error| from_store(&error))? {
             let seq = record.seq;
             let operations = operations(record);
-            applier.apply(operations, seq).await?;
+            applier.replay(operations, seq).await?;
         }
         if applier.commit().await? == applier::Commit::SteppedDown {
             return Ok(End::SteppedDown);
@@ -253,14 +253,25 @@ impl Owner {
             match outcome {
                 Ok(Appended::Mine) => {
                     self.metrics.records.increment(1);
+                    // The applier first: whoever is told may ask for a commit
+                    // at once. And whole: a generation contains a record or
+                    // not, so a record is one piece of work.
+                    let mut replies = Vec::with_capacity(group.len());
+                    let mut whole = Work { operations: Vec::new(), seq: next, held: Vec::new() };
                     for write in group {
-                        self.metrics.operations.increment(write.operations.len() as u64);
                         let Write { operations, bytes, reply, .. } = write;
+                        whole.operations.extend(operations);
+                        whole.held.push(bytes);
+                        replies.push(reply);
+                    }
+                    self.metrics.operations.increment(whole.operations.len() as u64);
+                    let applying = work.send(whole).await.is_ok();
+                    for reply in replies {
                         // A caller that left may come back and send it again.
                         let _gone = reply.send(Ok(next));
-                        if work.send(Work { operations, seq: next, _bytes: bytes }).await.is_err() {
-                            return Err(Error::internal("the applier ended"));
-                        }
+                    }
+                    if !applying {
+                        return Err(Error::internal("the applier ended"));
                     }
                     next = next.next();
                 }
