@@ -1,1 +1,60 @@
-//! Windrow.
+//! The command line over the library: settings, opening components, running
+//! roles, draining.
+
+pub mod cli;
+mod corpus;
+mod crates;
+mod demo;
+mod load;
+mod lock;
+mod search;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use cli::{Arguments, Command};
+
+/// Everything went well.
+const OK: u8 = 0;
+/// Something failed; a line on stderr says what and what to do.
+const FAILED: u8 = 1;
+/// No Windrow answers.
+const AWAY: u8 = 3;
+
+/// A failure with the exit code that tells it to scripts.
+pub(crate) fn code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<client::Error>() {
+        Some(client::Error::Away { .. }) => AWAY,
+        _ => FAILED,
+    }
+}
+
+/// Runs a command to its end.
+#[must_use]
+pub fn run(arguments: Arguments) -> ExitCode {
+    if let Command::Completions { shell } = arguments.command {
+        let mut command = Arguments::command();
+        clap_complete::generate(shell, &mut command, "windrow", &mut std::io::stdout());
+        return OK.into();
+    }
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = built.map_err(anyhow::Error::from).and_then(|tokio| tokio.block_on(command(arguments.command)));
+    match outcome {
+        Ok(()) => OK.into(),
+        Err(error) => {
+            eprintln!("windrow: {error:#}");
+            code(&error).into()
+        }
+    }
+}
+
+async fn command(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Up(options) => up::run(options).await,
+        Command::Demo(options) => demo::run(options).await,
+        Command::Load(options) => load::run(options).await,
+        Command::Search(options) => search::run(options).await,
+        Command::Completions { .. } => Ok(()),
+    }
+}

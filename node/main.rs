@@ -1,2 +1,9 @@
 //! The program.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    windrow::run(windrow::cli::Arguments::parse())
+}

@@ -119,6 +119,7 @@ impl Controller {
         let mut term = Term { lease, guard, indexes: BTreeMap::new() };
         self.registry(&term).await?;
         self.adopt(&mut term).await?;
+        self.write(&term, keys::REGISTRY.to_owned(), Vec::new()).await?;
         let mut alive = tokio::time::interval(LEASE / 3);
         let mut collect = tokio::time::interval(COLLECT_EVERY);
         loop {
@@ -229,7 +230,7 @@ impl Controller {
         let replicas: BTreeMap<ShardId, Vec<ReplicaState>> =
             opened.iter().map(|(shard, states)| (*shard, states.values().cloned().collect())).collect();
         let Some(entries) = cut::next(&known.cut, &replicas, known.definition.copies) else { return Ok(()) };
-        let nonce = self.store.nonce().0 as u64;
+        let nonce = u64::from(self.store.nonce());
         let next = Cut { number: known.cut.number.next(), epoch, nonce, entries, ..known.cut.clone() };
         match self.store.put_cut(&next, Instant::now() + PATIENCE).await {
             Ok(Stored::Mine) => {}

@@ -4,6 +4,8 @@ use model::ids::{IndexName, IndexUid, NodeId, ShardId};
 
 /// The live indexes by name: a cache of the store's registry.
 pub const NAMES: &str = "names/";
+/// There once a controller has brought the names to what the store says.
+pub const REGISTRY: &str = "registry";
 /// The live nodes.
 pub const NODES: &str = "nodes/";
 /// Who owns which shard.

@@ -28,8 +28,11 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// The cluster as this node sees it.
 #[derive(Clone, Debug, Default)]
 pub struct View {
-    /// Whether the coordinator has been read at least once.
+    /// Whether the coordinator has been read, after a controller brought it to
+    /// what the store says.
     pub known: bool,
+    /// Indexes that are announced but cannot be read yet.
+    pub pending: usize,
     /// The live indexes.
     pub indexes: BTreeMap<IndexName, Arc<Index>>,
     /// The live nodes.
@@ -171,7 +174,8 @@ impl Keeper {
     }
 
     async fn look(&self) -> Result<View, Error> {
-        let mut view = View { known: true, ..View::default() };
+        let known = self.coordinator.get(keys::REGISTRY).await?.is_some();
+        let mut view = View { known, ..View::default() };
         for entry in self.coordinator.list(keys::NODES).await? {
             match serde_json::from_slice(&entry.value) {
                 Ok(node) => view.nodes.push(node),
@@ -191,8 +195,11 @@ impl Keeper {
                     view.indexes.insert(index.name.clone(), Arc::new(index));
                 }
                 // Not announced yet: a later change will tell.
-                Ok(None) => {}
-                Err(error) => tracing::error!(%error, "an index cannot be read"),
+                Ok(None) => view.pending += 1,
+                Err(error) => {
+                    tracing::error!(%error, "an index cannot be read");
+                    view.pending += 1;
+                }
             }
         }
         Ok(view)

@@ -82,19 +82,26 @@ impl Admin for Root {
 
     async fn ready(&self) -> Result<(), Error> {
         let view = self.view();
-        if !view.known {
-            return Err(Error::unavailable("the cluster is not known yet"));
-        }
-        for index in view.indexes.values() {
-            if let Some(shard) = index.holders.iter().position(Vec::is_empty) {
-                return Err(Error::unavailable(format!("shard {shard} of {} is not open yet", index.name)));
-            }
-            if let Some(shard) = index.owners.iter().position(Option::is_none) {
-                return Err(Error::unavailable(format!("shard {shard} of {} has no owner yet", index.name)));
-            }
-        }
-        Ok(())
+        ready(&view)
     }
+}
+
+fn ready(view: &cluster::View) -> Result<(), Error> {
+    if !view.known || view.pending > 0 {
+        return Err(Error::unavailable("the indexes are being opened: retry in a moment"));
+    }
+    for index in view.indexes.values() {
+        let missing = |what: &str, shard: usize| {
+            Err(Error::unavailable(format!("shard {shard} of {} {what} yet", index.name)))
+        };
+        if let Some(shard) = index.holders.iter().position(Vec::is_empty) {
+            return missing("is not open", shard);
+        }
+        if let Some(shard) = index.owners.iter().position(Option::is_none) {
+            return missing("has no owner", shard);
+        }
+    }
+    Ok(())
 }
 
 fn shards(index: &Index) -> Vec<ShardState> {
@@ -117,6 +124,18 @@ fn shards(index: &Index) -> Vec<ShardState> {
 }
 
 impl Root {
+    /// Waits until every shard of every index can be searched and written.
+    ///
+    /// # Errors
+    /// Says what is missing when the deadline passes.
+    pub async fn wait_until_ready(&self, deadline: Deadline) -> Result<(), Error> {
+        let waited = self.wait_for(deadline, |view| ready(view).ok());
+        match waited.await {
+            Some(()) => Ok(()),
+            None => ready(&self.view()),
+        }
+    }
+
     /// Creates an index and waits until this node sees it.
     pub(crate) async fn create(
         &self,
