@@ -15,10 +15,10 @@ use model::gather::Count;
 use model::ids::shard_of;
 use model::plan::{Node, TextTerm};
 use model::schema::{Field, FieldType, Operator, Schema};
+use tantivy::Term;
 use tantivy::collector::TopDocs;
 use tantivy::query::{BooleanQuery, Occur, Query, TermQuery};
 use tantivy::schema::IndexRecordOption;
-use tantivy::Term;
 
 const ROUNDS: usize = 5;
 const QUERIES: usize = 2_000;
@@ -86,16 +86,20 @@ fn main() {
     let documents = support::corpus(&data.join("wiki-passages.ndjson.zst"));
     let texts = support::queries(&data.join("wiki-passages.queries.tsv"), QUERIES);
     let folder = tempfile::tempdir().expect("a temporary folder");
-    println!("{} documents, {} queries, top {LIMIT}; mean CPU µs a query, best of {ROUNDS} rounds", documents.len(), texts.len());
-    println!("{:<8} {:>7} {:>6} {:>10} {:>10} {:>7}", "queries", "shards", "n", "windrow", "tantivy", "ratio");
+    println!(
+        "{} documents, {} queries, top {LIMIT}; mean CPU µs a query, best of {ROUNDS} rounds",
+        documents.len(),
+        texts.len()
+    );
+    println!(
+        "{:<8} {:>7} {:>6} {:>10} {:>10} {:>7}",
+        "queries", "shards", "n", "windrow", "tantivy", "ratio"
+    );
     for shards in [1_u32, 4] {
         let built: Vec<leaf::lab::Shard> = (0..shards)
             .map(|shard| {
-                let part: Vec<_> = documents
-                    .iter()
-                    .filter(|(id, _)| shard_of(id, shards).0 == shard)
-                    .cloned()
-                    .collect();
+                let part: Vec<_> =
+                    documents.iter().filter(|(id, _)| shard_of(id, shards).0 == shard).cloned().collect();
                 let folder = folder.path().join(format!("{shards}-{shard}"));
                 leaf::lab::Shard::build(&schema(), &part, &folder, 1, 500_000_000)
             })
@@ -111,11 +115,14 @@ fn main() {
                 ours = ours.min(round(&cases, |case| {
                     leaf::lab::search(&built, &case.ours, LIMIT, Count::None).0.len()
                 }));
-                plain = plain.min(round(&cases, |case| {
-                    built.iter().map(|shard| theirs(shard, case, occur)).sum()
-                }));
+                plain = plain
+                    .min(round(&cases, |case| built.iter().map(|shard| theirs(shard, case, occur)).sum()));
             }
-            println!("{name:<8} {shards:>7} {:>6} {ours:>10.1} {plain:>10.1} {:>7.2}", cases.len(), ours / plain);
+            println!(
+                "{name:<8} {shards:>7} {:>6} {ours:>10.1} {plain:>10.1} {:>7.2}",
+                cases.len(),
+                ours / plain
+            );
         }
     }
 }

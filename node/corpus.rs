@@ -28,7 +28,13 @@ pub(crate) fn size(path: &Path) -> Option<u64> {
     }
     if path.is_dir() {
         let files = WalkDir::new(path).into_iter().flatten();
-        return Some(files.filter_map(|file| file.metadata().ok()).filter(|meta| meta.is_file() && meta.len() <= FILE_BYTES_MAX).map(|meta| meta.len()).sum());
+        return Some(
+            files
+                .filter_map(|file| file.metadata().ok())
+                .filter(|meta| meta.is_file() && meta.len() <= FILE_BYTES_MAX)
+                .map(|meta| meta.len())
+                .sum(),
+        );
     }
     std::fs::metadata(path).ok().map(|meta| meta.len())
 }
@@ -46,12 +52,15 @@ pub(crate) fn open(path: &Path, id_field: Option<String>) -> Result<Documents> {
     if meta.is_dir() {
         return Ok(folder(path));
     }
-    let file = File::open(path)
-        .map_err(|error| anyhow::anyhow!("{} cannot be read ({error}): check its permissions", path.display()))?;
+    let file = File::open(path).map_err(|error| {
+        anyhow::anyhow!("{} cannot be read ({error}): check its permissions", path.display())
+    })?;
     let counted = Counted { inner: file, read: std::sync::Arc::default() };
     let read = counted.read.clone();
     let plain: Box<dyn Read + Send> = match path.extension().and_then(|end| end.to_str()) {
-        Some("zst") => Box::new(zstd::Decoder::new(counted).with_context(|| format!("{} is no zstd file", path.display()))?),
+        Some("zst") => Box::new(
+            zstd::Decoder::new(counted).with_context(|| format!("{} is no zstd file", path.display()))?,
+        ),
         Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(counted)),
         _ => Box::new(counted),
     };
@@ -101,7 +110,10 @@ fn lines(read: Box<dyn Read + Send>, path: PathBuf, id_field: Option<String>) ->
                 }
                 Err(error) => {
                     failed = true;
-                    return Some(Err(anyhow::anyhow!("{} cannot be read beyond line {number} ({error})", path.display())));
+                    return Some(Err(anyhow::anyhow!(
+                        "{} cannot be read beyond line {number} ({error})",
+                        path.display()
+                    )));
                 }
             }
         }

@@ -17,7 +17,10 @@ const BYTES_MAX: u64 = 300 << 20;
 /// # Errors
 /// Says where they were looked for, and what else can be loaded.
 pub(crate) fn folders() -> Result<Vec<PathBuf>> {
-    #[expect(clippy::disallowed_methods, reason = "Cargo's own variables, read where its folder is looked for")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "Cargo's own variables, read where its folder is looked for"
+    )]
     let named = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let home = named("CARGO_HOME").or_else(|| named("HOME").map(|home| home.join(".cargo")));
     let source = home.unwrap_or_default().join("registry").join("src");
@@ -71,7 +74,10 @@ fn walk(folders: &[PathBuf]) -> impl Iterator<Item = (PathBuf, PathBuf, u64)> + 
 
 /// Sources and documentation; generated data and fixtures are passed over.
 fn plausible(path: &Path) -> bool {
-    let known = ["rs", "md", "toml", "txt", "c", "h", "cc", "cpp", "proto", "html", "css", "js", "py", "sh", "yml", "yaml"];
+    let known = [
+        "rs", "md", "toml", "txt", "c", "h", "cc", "cpp", "proto", "html", "css", "js", "py", "sh", "yml",
+        "yaml",
+    ];
     match path.extension().and_then(|end| end.to_str()) {
         Some(end) => known.contains(&end),
         None => true,
@@ -81,9 +87,9 @@ fn plausible(path: &Path) -> bool {
 /// `serde_json-1.0.1` → `serde_json`, `1.0.1`: the version begins at the last
 /// dash before a digit.
 fn split(package: &str) -> (&str, &str) {
-    let dash = package
-        .match_indices('-')
-        .find(|(at, _)| package[at + 1..].starts_with(|next: char| next.is_ascii_digit()) && package[at + 1..].contains('.'));
+    let dash = package.match_indices('-').find(|(at, _)| {
+        package[at + 1..].starts_with(|next: char| next.is_ascii_digit()) && package[at + 1..].contains('.')
+    });
     dash.map_or((package, ""), |(at, _)| (&package[..at], &package[at + 1..]))
 }
 

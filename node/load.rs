@@ -211,7 +211,11 @@ async fn deliver(client: &Client, index: &str, batch: Batch) -> Result<Delivered
             if failure.retry && attempt < RESENDS_MAX {
                 again.push(failure.line);
             } else {
-                delivered.failures.push(format!("{source}, document {}: {}", place(failure.line), failure.reason));
+                delivered.failures.push(format!(
+                    "{source}, document {}: {}",
+                    place(failure.line),
+                    failure.reason
+                ));
             }
         }
         if again.is_empty() {
@@ -245,12 +249,10 @@ impl Progress {
     fn new(size: Option<u64>) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(size.unwrap_or(0));
-            let template = if size.is_some() {
-                "{bar:40} {percent}% {msg} ETA {eta}"
-            } else {
-                "{spinner} {msg}"
-            };
-            let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            let template =
+                if size.is_some() { "{bar:40} {percent}% {msg} ETA {eta}" } else { "{spinner} {msg}" };
+            let style =
+                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             bar.set_style(style);
             bar
         });

@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    windrow::run(windrow::cli::Arguments::parse())
+    windrow::main()
 }

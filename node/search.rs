@@ -38,11 +38,8 @@ pub(crate) async fn run(options: Search) -> Result<()> {
 
 /// Prints hits with what a person recognises them by.
 pub(crate) fn print(answer: &Answer, offset: usize, fields: &[&str]) {
-    let (bold, dim, plain) = if std::io::stdout().is_terminal() {
-        ("\x1b[1m", "\x1b[2m", "\x1b[0m")
-    } else {
-        ("", "", "")
-    };
+    let (bold, dim, plain) =
+        if std::io::stdout().is_terminal() { ("\x1b[1m", "\x1b[2m", "\x1b[0m") } else { ("", "", "") };
     for (rank, hit) in answer.hits.iter().enumerate() {
         let document: Value =
             hit.document.as_ref().and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or(Value::Null);
@@ -71,7 +68,8 @@ pub(crate) fn print(answer: &Answer, offset: usize, fields: &[&str]) {
 }
 
 fn shown(text: &str) -> String {
-    let mut short: String = text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(SHOWN).collect();
+    let mut short: String =
+        text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(SHOWN).collect();
     if short.len() < text.len() && short.chars().count() == SHOWN {
         short.push('…');
     }

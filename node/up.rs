@@ -71,12 +71,15 @@ impl Running {
         shutdown.on_signals().context("failed to listen to signals")?;
         let metrics = Metrics::install().map_err(|error| anyhow::anyhow!("failed to {error}"))?;
         let listener = TcpListener::bind(public).await.map_err(|error| {
-            anyhow::anyhow!("{public} cannot be listened on ({error}): stop what uses it, or choose another with --public")
+            anyhow::anyhow!(
+                "{public} cannot be listened on ({error}): stop what uses it, or choose another with --public"
+            )
         })?;
         let address = listener.local_addr()?;
         lock.sign(&address.to_string())?;
 
-        let store = Store::local(&data.join("store")).map_err(|error| anyhow::anyhow!("failed to open the store: {error}"))?;
+        let store = Store::local(&data.join("store"))
+            .map_err(|error| anyhow::anyhow!("failed to open the store: {error}"))?;
         let front = TaskScope::new(&shutdown);
         let back = TaskScope::new(&shutdown);
         back.spawn("metrics", OnError::Log, |token| metrics.clone().upkeep(token));
@@ -95,15 +98,12 @@ impl Running {
 
         let leaves = Directory::default();
         let parts = leaf::Parts { node: node.clone(), store: store.clone(), scope: front.clone() };
-        let settings = leaf::Settings { data: leaf::Data::Folder(data.join("leaf")), ..leaf::Settings::default() };
+        let settings =
+            leaf::Settings { data: leaf::Data::Folder(data.join("leaf")), ..leaf::Settings::default() };
         let leaf = Leaf::new(parts, settings)?;
         leaves.insert(node, Arc::new(leaf.clone()));
-        let parts = root::Parts {
-            store,
-            view: view.clone(),
-            registry: Arc::new(Names(coordinator.clone())),
-            leaves,
-        };
+        let parts =
+            root::Parts { store, view: view.clone(), registry: Arc::new(Names(coordinator.clone())), leaves };
         let root = Root::new(parts, root::Settings::default());
 
         let agent = leaf::Agent::new(leaf.clone(), view, membership.clone(), Arc::new(reports));

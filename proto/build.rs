@@ -9,14 +9,9 @@ use prost::Message;
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(["windrow/v1/windrow.proto"], ["proto"])?;
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a build script's settings are its environment"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "a build script's settings are its environment")]
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("windrow.v1.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure()
-        .bytes(".windrow.v1")
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure().bytes(".windrow.v1").compile_fds(descriptors)?;
     Ok(())
 }

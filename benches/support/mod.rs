@@ -40,7 +40,8 @@ pub fn corpus(path: &Path) -> Vec<(String, bytes::Bytes)> {
 /// The texts of `qid<TAB>text` lines.
 pub fn queries(path: &Path, count: usize) -> Vec<String> {
     let text = std::fs::read_to_string(path).expect("the queries open");
-    let all: Vec<&str> = text.lines().filter_map(|line| line.split_once('\t')).map(|(_, text)| text).collect();
+    let all: Vec<&str> =
+        text.lines().filter_map(|line| line.split_once('\t')).map(|(_, text)| text).collect();
     // Spread over the file, which is sorted by source.
     let step = (all.len() / count).max(1);
     all.into_iter().step_by(step).take(count).map(str::to_owned).collect()

@@ -27,9 +27,7 @@ pub enum Error {
     },
     /// The connection broke before the answer was there. A write may or may
     /// not have gone in; sending it again is safe.
-    #[error(
-        "the connection to {url} broke: {reason}; see whether the server still runs, and send it again"
-    )]
+    #[error("the connection to {url} broke: {reason}; see whether the server still runs, and send it again")]
     Broken {
         /// The server's URL.
         url: String,
@@ -105,10 +103,7 @@ impl Problem {
         }
         let members: Members = serde_json::from_slice(&body.bytes).unwrap_or_default();
         let detail = members.detail.unwrap_or_else(|| {
-            let text: String = String::from_utf8_lossy(&body.bytes)
-                .chars()
-                .take(200)
-                .collect();
+            let text: String = String::from_utf8_lossy(&body.bytes).chars().take(200).collect();
             format!("the server answered {status}: {text}")
         });
         Self {
@@ -147,10 +142,7 @@ impl Error {
         match self {
             Self::Away { .. } | Self::Broken { .. } | Self::Late { .. } => true,
             Self::Refused(problem) => {
-                matches!(
-                    problem.kind,
-                    Kind::Overloaded | Kind::Unavailable | Kind::Expired
-                )
+                matches!(problem.kind, Kind::Overloaded | Kind::Unavailable | Kind::Expired)
             }
             Self::Url { .. } | Self::Id { .. } | Self::Answer { .. } | Self::Client { .. } => false,
         }

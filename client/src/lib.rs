@@ -19,9 +19,7 @@ mod retry;
 #[cfg(test)]
 mod tests;
 
-pub use answers::{
-    Answer, Cluster, Hit, Index, IndexState, Node, Rejected, Replica, Shard, Written,
-};
+pub use answers::{Answer, Cluster, Hit, Index, IndexState, Node, Rejected, Replica, Shard, Written};
 pub use error::{Error, Problem};
 pub use request::{IndexRequest, SearchRequest};
 pub use retry::Retry;
@@ -66,23 +64,14 @@ impl Client {
     /// # Errors
     /// [`Error::Url`] for anything else.
     pub fn new(url: &str) -> Result<Self, Error> {
-        let bad = |reason: &str| Error::Url {
-            url: url.to_owned(),
-            reason: reason.to_owned(),
-        };
+        let bad = |reason: &str| Error::Url { url: url.to_owned(), reason: reason.to_owned() };
         let text = url.trim().trim_end_matches('/');
-        let text = if text.contains("://") {
-            text.to_owned()
-        } else {
-            format!("http://{text}")
-        };
+        let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let base: Url = text.parse().map_err(|_| bad("it is none"))?;
         match base.scheme() {
             "http" => {}
             "https" => {
-                return Err(bad(
-                    "TLS is not built in yet: use http://, or a proxy that speaks TLS",
-                ));
+                return Err(bad("TLS is not built in yet: use http://, or a proxy that speaks TLS"));
             }
             scheme => return Err(bad(&format!("{scheme:?} is not http"))),
         }
@@ -99,14 +88,8 @@ impl Client {
             // A proxy of the environment is for the world, not for a cluster.
             .no_proxy()
             .build()
-            .map_err(|error| Error::Client {
-                reason: error.to_string(),
-            })?;
-        Ok(Self {
-            http,
-            base,
-            url: text,
-        })
+            .map_err(|error| Error::Client { reason: error.to_string() })?;
+        Ok(Self { http, base, url: text })
     }
 
     /// The server's URL.
@@ -120,13 +103,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] when the name is taken or the definition is wrong.
     pub async fn create_index(&self, index: &str, request: &IndexRequest) -> Result<Index, Error> {
-        self.call(
-            Method::PUT,
-            &["v1", "indexes", index],
-            &[],
-            Send::json(request),
-        )
-        .await
+        self.call(Method::PUT, &["v1", "indexes", index], &[], Send::json(request)).await
     }
 
     /// Lists the indexes by name.
@@ -134,9 +111,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn list_indexes(&self) -> Result<Vec<Index>, Error> {
-        let list: Indexes = self
-            .call(Method::GET, &["v1", "indexes"], &[], Send::Nothing)
-            .await?;
+        let list: Indexes = self.call(Method::GET, &["v1", "indexes"], &[], Send::Nothing).await?;
         Ok(list.indexes)
     }
 
@@ -145,8 +120,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] when there is none.
     pub async fn describe_index(&self, index: &str) -> Result<Index, Error> {
-        self.call(Method::GET, &["v1", "indexes", index], &[], Send::Nothing)
-            .await
+        self.call(Method::GET, &["v1", "indexes", index], &[], Send::Nothing).await
     }
 
     /// Deletes an index with all its documents.
@@ -154,13 +128,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] when there is none.
     pub async fn delete_index(&self, index: &str) -> Result<(), Error> {
-        self.send(
-            Method::DELETE,
-            &["v1", "indexes", index],
-            &[],
-            Send::Nothing,
-        )
-        .await?;
+        self.send(Method::DELETE, &["v1", "indexes", index], &[], Send::Nothing).await?;
         Ok(())
     }
 
@@ -171,21 +139,10 @@ impl Client {
     ///
     /// # Errors
     /// When the request as a whole failed.
-    pub async fn documents(
-        &self,
-        index: &str,
-        body: Bytes,
-        refresh_wait: bool,
-    ) -> Result<Written, Error> {
+    pub async fn documents(&self, index: &str, body: Bytes, refresh_wait: bool) -> Result<Written, Error> {
         let path = ["v1", "indexes", index, "documents"];
-        let (status, body) = self
-            .exchange(
-                Method::POST,
-                &path,
-                refresh(refresh_wait),
-                Send::Lines(body),
-            )
-            .await?;
+        let (status, body) =
+            self.exchange(Method::POST, &path, refresh(refresh_wait), Send::Lines(body)).await?;
         if status >= 400 {
             let problem = Problem::read(status, &body);
             // All lines failed, and the answer says how each did.
@@ -201,12 +158,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Refused`] when there is no such index.
-    pub async fn document(
-        &self,
-        index: &str,
-        id: &str,
-        token: Option<&str>,
-    ) -> Result<Option<Bytes>, Error> {
+    pub async fn document(&self, index: &str, id: &str, token: Option<&str>) -> Result<Option<Bytes>, Error> {
         let path = ["v1", "indexes", index, "documents", checked(id)?];
         let token: Vec<(&str, &str)> = token.iter().map(|token| ("token", *token)).collect();
         match self.send(Method::GET, &path, &token, Send::Nothing).await {
@@ -224,15 +176,9 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn delete_document(
-        &self,
-        index: &str,
-        id: &str,
-        refresh_wait: bool,
-    ) -> Result<Written, Error> {
+    pub async fn delete_document(&self, index: &str, id: &str, refresh_wait: bool) -> Result<Written, Error> {
         let path = ["v1", "indexes", index, "documents", checked(id)?];
-        self.call(Method::DELETE, &path, refresh(refresh_wait), Send::Nothing)
-            .await
+        self.call(Method::DELETE, &path, refresh(refresh_wait), Send::Nothing).await
     }
 
     /// Searches.
@@ -240,13 +186,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] with a position where the query does not parse.
     pub async fn search(&self, index: &str, request: &SearchRequest) -> Result<Answer, Error> {
-        self.call(
-            Method::POST,
-            &["v1", "indexes", index, "search"],
-            &[],
-            Send::json(request),
-        )
-        .await
+        self.call(Method::POST, &["v1", "indexes", index, "search"], &[], Send::json(request)).await
     }
 
     /// As [`Client::search`], and returns the answer's JSON as it came.
@@ -254,13 +194,7 @@ impl Client {
     /// # Errors
     /// As [`Client::search`].
     pub async fn search_raw(&self, index: &str, request: &SearchRequest) -> Result<Bytes, Error> {
-        self.send(
-            Method::POST,
-            &["v1", "indexes", index, "search"],
-            &[],
-            Send::json(request),
-        )
-        .await
+        self.send(Method::POST, &["v1", "indexes", index, "search"], &[], Send::json(request)).await
     }
 
     /// Returns the state of the cluster.
@@ -268,8 +202,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn cluster(&self) -> Result<Cluster, Error> {
-        self.call(Method::GET, &["v1", "cluster"], &[], Send::Nothing)
-            .await
+        self.call(Method::GET, &["v1", "cluster"], &[], Send::Nothing).await
     }
 
     /// Whether the server can answer.
@@ -277,8 +210,7 @@ impl Client {
     /// # Errors
     /// Says what is missing, or that the server is away.
     pub async fn ready(&self) -> Result<(), Error> {
-        self.send(Method::GET, &["readyz"], &[], Send::Nothing)
-            .await?;
+        self.send(Method::GET, &["readyz"], &[], Send::Nothing).await?;
         Ok(())
     }
 
@@ -315,22 +247,15 @@ impl Client {
         body: Send,
     ) -> Result<(u16, error::Body), Error> {
         let mut url = self.base.clone();
-        url.path_segments_mut()
-            .expect("an http URL has a path")
-            .clear()
-            .extend(path);
+        url.path_segments_mut().expect("an http URL has a path").clear().extend(path);
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
         let request = self.http.request(method, url);
         let request = match body {
             Send::Nothing => request,
-            Send::Json(body) => request
-                .header("content-type", "application/json")
-                .body(body),
-            Send::Lines(body) => request
-                .header("content-type", "application/x-ndjson")
-                .body(body),
+            Send::Json(body) => request.header("content-type", "application/json").body(body),
+            Send::Lines(body) => request.header("content-type", "application/x-ndjson").body(body),
         };
         let failed = |error: reqwest::Error| Error::of_transport(&self.url, &error);
         let response = request.send().await.map_err(failed)?;
@@ -364,7 +289,5 @@ fn refresh(wait: bool) -> &'static [(&'static str, &'static str)] {
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(body).map_err(|error| Error::Answer {
-        reason: error.to_string(),
-    })
+    serde_json::from_slice(body).map_err(|error| Error::Answer { reason: error.to_string() })
 }

@@ -54,10 +54,7 @@ impl SearchRequest {
     /// A search for `query`.
     #[must_use]
     pub fn new(query: impl Into<String>) -> Self {
-        Self {
-            query: query.into(),
-            ..Self::default()
-        }
+        Self { query: query.into(), ..Self::default() }
     }
 
     setter!(/// Sets what hits must also match.

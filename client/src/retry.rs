@@ -59,9 +59,7 @@ impl Retry {
     /// in 0 to 1.
     #[must_use]
     pub fn pause(&self, attempt: u32, asked: Option<Duration>, draw: f64) -> Duration {
-        let doubled = self
-            .pause_min
-            .saturating_mul(1 << attempt.saturating_sub(1).min(20));
+        let doubled = self.pause_min.saturating_mul(1 << attempt.saturating_sub(1).min(20));
         let pause = match asked {
             Some(asked) => asked + self.pause_min.mul_f64(draw),
             None => doubled.min(self.pause_max).mul_f64(0.5 + draw / 2.0),

@@ -22,7 +22,8 @@ pub async fn suite(coordinator: &dyn Coordinator) {
 async fn compare_and_swap(coordinator: &dyn Coordinator) {
     let first = coordinator.put(put("a/1", "x", Expect::Absent)).await.expect("puts").expect("is new");
     assert_eq!(coordinator.put(put("a/1", "y", Expect::Absent)).await.expect("answers"), None);
-    let second = coordinator.put(put("a/1", "y", Expect::Revision(first))).await.expect("puts").expect("swaps");
+    let second =
+        coordinator.put(put("a/1", "y", Expect::Revision(first))).await.expect("puts").expect("swaps");
     assert!(second > first, "revisions rise");
     assert_eq!(coordinator.put(put("a/1", "z", Expect::Revision(first))).await.expect("answers"), None);
     coordinator.put(put("a/2", "w", Expect::Any)).await.expect("puts");

@@ -79,7 +79,12 @@ struct Term {
 impl Controller {
     /// A controller and where to report to it.
     #[must_use]
-    pub fn new(node: NodeId, coordinator: Arc<dyn Coordinator>, store: Store, clock: Clock) -> (Self, Handle) {
+    pub fn new(
+        node: NodeId,
+        coordinator: Arc<dyn Coordinator>,
+        store: Store,
+        clock: Clock,
+    ) -> (Self, Handle) {
         let (sender, reports) = mpsc::channel(REPORTS);
         (Self { node, coordinator, store, clock, reports, opened: BTreeMap::new() }, Handle(sender))
     }

@@ -67,10 +67,11 @@ impl Index {
 
     /// Every shard at its generation in the newest cut.
     pub fn shards(&self) -> impl Iterator<Item = ShardAt> + '_ {
-        self.cut.entries.iter().zip(0..).map(|(entry, shard)| ShardAt {
-            shard: ShardId(shard),
-            generation: entry.generation,
-        })
+        self.cut
+            .entries
+            .iter()
+            .zip(0..)
+            .map(|(entry, shard)| ShardAt { shard: ShardId(shard), generation: entry.generation })
     }
 
     /// The index as people see it.
@@ -213,9 +214,10 @@ impl Keeper {
         uid: IndexUid,
     ) -> Result<Option<Index>, Error> {
         let before = before.filter(|index| index.uid == uid);
-        let (Some(cut), Some(placement)) =
-            (self.coordinator.get(&keys::cut(&uid)).await?, self.coordinator.get(&keys::placement(&uid)).await?)
-        else {
+        let (Some(cut), Some(placement)) = (
+            self.coordinator.get(&keys::cut(&uid)).await?,
+            self.coordinator.get(&keys::placement(&uid)).await?,
+        ) else {
             return Ok(None);
         };
         let number = std::str::from_utf8(&cut.value).ok().and_then(|text| text.parse().ok()).map(CutNumber);

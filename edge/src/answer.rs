@@ -35,13 +35,7 @@ pub(crate) fn json(answer: &Answer) -> Vec<u8> {
             Relation::Eq => "eq",
             Relation::Gte => "gte",
         };
-        push(
-            &mut out,
-            format_args!(
-                ",\"total\":{{\"value\":{},\"relation\":\"{relation}\"}}",
-                total.value
-            ),
-        );
+        push(&mut out, format_args!(",\"total\":{{\"value\":{},\"relation\":\"{relation}\"}}", total.value));
     }
     let coverage = &answer.coverage;
     push(
@@ -57,14 +51,7 @@ pub(crate) fn json(answer: &Answer) -> Vec<u8> {
     }
     push(&mut out, format_args!("],\"documents\":"));
     serialise(&mut out, &coverage.documents);
-    push(
-        &mut out,
-        format_args!(
-            "}},\"cut\":{},\"took_us\":{}",
-            answer.cut,
-            micros(answer.took)
-        ),
-    );
+    push(&mut out, format_args!("}},\"cut\":{},\"took_us\":{}", answer.cut, micros(answer.took)));
     if let Some(profile) = &answer.profile {
         out.extend_from_slice(b",\"profile\":");
         serialise(&mut out, profile);
@@ -123,20 +110,11 @@ mod tests {
     fn answer() -> Answer {
         let hit = |id: &str, score, source: &'static str| Hit {
             score,
-            document: Document {
-                id: id.into(),
-                source: source.into(),
-            },
+            document: Document { id: id.into(), source: source.into() },
         };
         Answer {
-            hits: vec![
-                hit("a\"\n\u{1}", 0.1_f32 + 0.2, "{\"x\" : 1.0}"),
-                hit("b", 11.0, ""),
-            ],
-            total: Some(Total {
-                value: 10_000,
-                relation: Relation::Gte,
-            }),
+            hits: vec![hit("a\"\n\u{1}", 0.1_f32 + 0.2, "{\"x\" : 1.0}"), hit("b", 11.0, "")],
+            total: Some(Total { value: 10_000, relation: Relation::Gte }),
             coverage: Coverage {
                 shards: 4,
                 answered: 2,
@@ -165,17 +143,10 @@ mod tests {
 
     #[test]
     fn it_is_json_with_a_profile_and_without_a_total() {
-        let answer = Answer {
-            total: None,
-            profile: Some(Profile::default()),
-            ..answer()
-        };
+        let answer = Answer { total: None, profile: Some(Profile::default()), ..answer() };
         let value: serde_json::Value = serde_json::from_slice(&json(&answer)).unwrap();
         assert!(value.get("total").is_none());
         assert_eq!(value["profile"]["plan"], "");
-        assert_eq!(
-            value["hits"][0]["score"].as_f64().map(|score| score as f32),
-            Some(0.1_f32 + 0.2)
-        );
+        assert_eq!(value["hits"][0]["score"].as_f64().map(|score| score as f32), Some(0.1_f32 + 0.2));
     }
 }

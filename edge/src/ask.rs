@@ -85,8 +85,8 @@ impl Ask {
                 known.join(", ")
             )));
         }
-        let body: Body<'_> = serde_json::from_slice(body)
-            .map_err(|error| Problem::json("a search", known, &error))?;
+        let body: Body<'_> =
+            serde_json::from_slice(body).map_err(|error| Problem::json("a search", known, &error))?;
         let to_come = [
             ("cursor", body.cursor),
             ("sort", body.sort),
@@ -105,12 +105,7 @@ impl Ask {
             limit: body.limit,
             offset: body.offset.unwrap_or(0),
             fields: body.fields,
-            count: body
-                .count
-                .as_deref()
-                .map(convert::count)
-                .transpose()?
-                .unwrap_or_default(),
+            count: body.count.as_deref().map(convert::count).transpose()?.unwrap_or_default(),
             timeout: body.timeout.map(|text| text.0),
             token: body.token,
             at: body.at,
@@ -133,9 +128,7 @@ impl Ask {
                 )));
             };
             if seen.contains(&known) {
-                return Err(Problem::invalid(format!(
-                    "parameter {known:?} is there twice; send it once"
-                )));
+                return Err(Problem::invalid(format!("parameter {known:?} is there twice; send it once")));
             }
             seen.push(known);
             match known {
@@ -144,17 +137,13 @@ impl Ask {
                 "limit" => ask.limit = Some(number(known, &value)?),
                 "offset" => ask.offset = number(known, &value)?,
                 "fields" => {
-                    let names = value
-                        .split(',')
-                        .map(str::trim)
-                        .filter(|name| !name.is_empty());
+                    let names = value.split(',').map(str::trim).filter(|name| !name.is_empty());
                     ask.fields = Some(names.map(str::to_owned).collect());
                 }
                 "count" => ask.count = convert::count(&value)?,
                 "timeout" => {
                     let timeout = duration::parse(&value);
-                    ask.timeout =
-                        Some(timeout.ok_or_else(|| wrong(known, &value, duration::EXPECTED))?);
+                    ask.timeout = Some(timeout.ok_or_else(|| wrong(known, &value, duration::EXPECTED))?);
                 }
                 "token" => ask.token = Some(value),
                 "at" => ask.at = Some(number(known, &value)?),
@@ -207,19 +196,13 @@ impl Ask {
                 limit.saturating_add(self.offset)
             )));
         }
-        if self
-            .fields
-            .as_ref()
-            .is_some_and(|fields| fields.len() > FIELDS_MAX)
-        {
+        if self.fields.as_ref().is_some_and(|fields| fields.len() > FIELDS_MAX) {
             return Err(Problem::invalid(format!(
                 "fields names more than {FIELDS_MAX} fields; leave it out to get whole documents"
             )));
         }
         let Some(query) = self.query else {
-            return Err(Problem::invalid(
-                "query is missing; \"*\" finds every document",
-            ));
+            return Err(Problem::invalid("query is missing; \"*\" finds every document"));
         };
         if self.at == Some(0) {
             return Err(Problem::invalid("at is 0; cuts are numbered from 1"));
@@ -227,10 +210,7 @@ impl Ask {
         Ok(Request {
             index,
             query: parsed("query", &query, settings)?,
-            filter: self
-                .filter
-                .map(|filter| parsed("filter", &filter, settings))
-                .transpose()?,
+            filter: self.filter.map(|filter| parsed("filter", &filter, settings)).transpose()?,
             limit,
             offset: self.offset,
             fields: self.fields,
@@ -244,14 +224,7 @@ impl Ask {
 }
 
 /// What DESIGN names and a later release brings.
-const TO_COME: [&str; 6] = [
-    "cursor",
-    "sort",
-    "highlight",
-    "aggs",
-    "max_stale",
-    "scatter",
-];
+const TO_COME: [&str; 6] = ["cursor", "sort", "highlight", "aggs", "max_stale", "scatter"];
 
 fn not_yet(key: &str) -> Problem {
     Problem::invalid(format!("{key} is not supported yet; leave it out"))
@@ -260,9 +233,7 @@ fn not_yet(key: &str) -> Problem {
 fn min_coverage(share: Option<f64>) -> Result<(), Problem> {
     match share {
         None => Ok(()),
-        Some(share) if !(0.0..=1.0).contains(&share) => {
-            Err(Problem::invalid("min_coverage must be 0 to 1"))
-        }
+        Some(share) if !(0.0..=1.0).contains(&share) => Err(Problem::invalid("min_coverage must be 0 to 1")),
         Some(share) if share < 1.0 => Err(Problem::invalid(
             "min_coverage below 1 is not supported yet; leave it out: an answer covers all or is an error",
         )),
@@ -271,8 +242,7 @@ fn min_coverage(share: Option<f64>) -> Result<(), Problem> {
 }
 
 fn parsed(part: &str, text: &str, settings: &Settings) -> Result<Query, Problem> {
-    let query =
-        query::parse(text, &settings.query).map_err(|error| Problem::query(part, &error))?;
+    let query = query::parse(text, &settings.query).map_err(|error| Problem::query(part, &error))?;
     Ok(query.canonical())
 }
 
@@ -282,9 +252,7 @@ pub(crate) fn token(text: &str) -> Result<Token, Problem> {
 }
 
 fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<T, Problem> {
-    value
-        .parse()
-        .map_err(|_| wrong(key, value, "a number that is not negative"))
+    value.parse().map_err(|_| wrong(key, value, "a number that is not negative"))
 }
 
 fn wrong(key: &str, value: &str, expected: &str) -> Problem {
@@ -294,20 +262,17 @@ fn wrong(key: &str, value: &str, expected: &str) -> Problem {
 
 /// The pairs of a query string, decoded.
 pub(crate) fn pairs(query: &str) -> impl Iterator<Item = Result<(String, String), Problem>> {
-    query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let decoded = |text| {
-                decode(text).ok_or_else(|| {
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let decoded = |text| {
+            decode(text).ok_or_else(|| {
                 Problem::from(Error::invalid(
                     "the URL's parameters are not UTF-8 with %-escapes; encode a % itself as %25",
                 ))
             })
-            };
-            Ok((decoded(key)?, decoded(value)?))
-        })
+        };
+        Ok((decoded(key)?, decoded(value)?))
+    })
 }
 
 /// Undoes form encoding; `None` for a broken escape or what is not UTF-8.
@@ -320,11 +285,7 @@ fn decode(text: &str) -> Option<String> {
             b'+' => bytes.push(b' '),
             b'%' => {
                 let (digits, after) = rest.split_at_checked(2)?;
-                let digit = |byte: u8| {
-                    char::from(byte)
-                        .to_digit(16)
-                        .and_then(|d| u8::try_from(d).ok())
-                };
+                let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
                 bytes.push(digit(digits[0])? << 4 | digit(digits[1])?);
                 rest = after;
             }

@@ -44,17 +44,12 @@ pub(crate) async fn read<'a>(
     if let Some(encoding) = headers.get(CONTENT_ENCODING)
         && encoding.as_bytes() != b"identity"
     {
-        let encoding: String = String::from_utf8_lossy(encoding.as_bytes())
-            .chars()
-            .take(50)
-            .collect();
+        let encoding: String = String::from_utf8_lossy(encoding.as_bytes()).chars().take(50).collect();
         return Err(Problem::invalid(format!(
             "content-encoding {encoding:?} is not supported; send the body as it is"
         )));
     }
-    let length = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse().ok());
+    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if length.is_some_and(|length: usize| length > bytes_max) {
         return Err(too_large(bytes_max));
     }
@@ -84,9 +79,8 @@ async fn collect<'a>(
     let mut first: Option<Bytes> = None;
     let mut joined = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| {
-            Problem::invalid(format!("the body broke off: {error}; send it again"))
-        })?;
+        let frame =
+            frame.map_err(|error| Problem::invalid(format!("the body broke off: {error}; send it again")))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
@@ -117,23 +111,18 @@ async fn collect<'a>(
             break;
         }
     }
-    Ok(Read {
-        bytes: first.unwrap_or_else(|| joined.freeze()),
-        _room: room,
-    })
+    Ok(Read { bytes: first.unwrap_or_else(|| joined.freeze()), _room: room })
 }
 
 fn reserve(edge: &Edge, bytes: usize) -> Result<SemaphorePermit<'_>, Problem> {
     let units = u32::try_from(bytes.div_ceil(BUDGET_BYTES)).unwrap_or(u32::MAX);
-    edge.bodies.try_acquire_many(units).map_err(|_full| {
-        edge.overloaded("bytes of bodies", edge.settings.bodies_bytes_max)
-            .into()
-    })
+    edge.bodies
+        .try_acquire_many(units)
+        .map_err(|_full| edge.overloaded("bytes of bodies", edge.settings.bodies_bytes_max).into())
 }
 
 fn too_large(bytes_max: usize) -> Problem {
-    let message =
-        format!("the body has more than {bytes_max} bytes; split it into several requests");
+    let message = format!("the body has more than {bytes_max} bytes; split it into several requests");
     Error::too_large(message).into()
 }
 
@@ -141,9 +130,7 @@ fn too_large(bytes_max: usize) -> Problem {
 /// JSON, else one object a line.
 pub(crate) fn cut(headers: &HeaderMap, body: &Bytes, settings: &Settings) -> Result<Cut, Problem> {
     let body = &body.slice(body.strip_prefix(BOM).map_or(0, |_| BOM.len())..);
-    let json = headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    let json = headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
     match body.trim_ascii_start().first() {
         Some(b'[') => array(body, settings),
         Some(b'{') if json && serde_json::from_slice::<&RawValue>(body).is_ok() => {
@@ -202,9 +189,7 @@ fn array(body: &Bytes, settings: &Settings) -> Result<Cut, Problem> {
     let mut cut = Cutter::new(settings);
     let mut elements = Elements(&mut cut, body, Ok(()));
     let mut reader = serde_json::Deserializer::from_slice(body);
-    let read = reader
-        .deserialize_seq(&mut elements)
-        .and_then(|()| reader.end());
+    let read = reader.deserialize_seq(&mut elements).and_then(|()| reader.end());
     elements.2?;
     read.map_err(|error| Problem::json("a JSON array of documents", &[], &error))?;
     Ok(cut.cut)
@@ -219,11 +204,7 @@ struct Cutter<'a> {
 
 impl<'a> Cutter<'a> {
     fn new(settings: &'a Settings) -> Self {
-        Self {
-            settings,
-            utf8: true,
-            cut: Cut::default(),
-        }
+        Self { settings, utf8: true, cut: Cut::default() }
     }
 
     /// Takes the slice `line` of `body` as document number `number`.
@@ -236,17 +217,10 @@ impl<'a> Cutter<'a> {
             return Err(Error::too_large(message).into());
         }
         match check(line, self.utf8, self.settings) {
-            Ok(()) => self
-                .cut
-                .lines
-                .push((number, Change::Upsert(body.slice_ref(line)))),
-            Err((kind, reason)) => self.cut.rejected.push(Rejected {
-                line: number,
-                id: None,
-                reason,
-                kind,
-                retry: false,
-            }),
+            Ok(()) => self.cut.lines.push((number, Change::Upsert(body.slice_ref(line)))),
+            Err((kind, reason)) => {
+                self.cut.rejected.push(Rejected { line: number, id: None, reason, kind, retry: false })
+            }
         }
         Ok(())
     }
@@ -255,17 +229,11 @@ impl<'a> Cutter<'a> {
 fn check(line: &[u8], utf8: bool, settings: &Settings) -> Result<(), (Kind, String)> {
     if line.len() > settings.line_bytes_max {
         let most = settings.line_bytes_max;
-        return Err((
-            Kind::TooLarge,
-            format!("the document has {} bytes; it may have {most}", line.len()),
-        ));
+        return Err((Kind::TooLarge, format!("the document has {} bytes; it may have {most}", line.len())));
     }
     if !utf8 && let Err(error) = std::str::from_utf8(line) {
         let at = error.valid_up_to() + 1;
-        return Err((
-            Kind::Invalid,
-            format!("the line is not UTF-8 from its byte {at} on; convert it"),
-        ));
+        return Err((Kind::Invalid, format!("the line is not UTF-8 from its byte {at} on; convert it")));
     }
     Ok(())
 }
@@ -313,33 +281,22 @@ pub(crate) fn response(written: &Written) -> Response {
     if !written.rejected.is_empty() {
         *response.status_mut() = StatusCode::MULTI_STATUS;
     }
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
 fn problem_of(written: &Written) -> Option<Problem> {
     let first = written.rejected.first()?;
-    let all = |wanted: bool| {
-        written
-            .rejected
-            .iter()
-            .all(|rejected| rejected.retry == wanted)
-    };
+    let all = |wanted: bool| written.rejected.iter().all(|rejected| rejected.retry == wanted);
     if written.accepted > 0 {
         return None;
     }
     let said = format!("line {}: {}", first.line, first.reason);
     if all(true) {
-        return Some(
-            Error::unavailable(format!("no document went in; retry them all ({said})")).into(),
-        );
+        return Some(Error::unavailable(format!("no document went in; retry them all ({said})")).into());
     }
     all(false).then(|| {
-        Problem::invalid(format!(
-            "no document went in; each failure says what would be right ({said})"
-        ))
+        Problem::invalid(format!("no document went in; each failure says what would be right ({said})"))
     })
 }
 
@@ -348,12 +305,7 @@ mod tests {
     use super::*;
 
     fn cut_text(text: &str) -> Vec<(u64, String)> {
-        let cut = cut(
-            &HeaderMap::new(),
-            &Bytes::from(text.to_owned()),
-            &Settings::default(),
-        )
-        .unwrap();
+        let cut = cut(&HeaderMap::new(), &Bytes::from(text.to_owned()), &Settings::default()).unwrap();
         texts(cut.lines)
     }
 
@@ -366,31 +318,19 @@ mod tests {
     }
 
     fn owned(lines: &[(u64, &str)]) -> Vec<(u64, String)> {
-        lines
-            .iter()
-            .map(|(line, text)| (*line, (*text).to_owned()))
-            .collect()
+        lines.iter().map(|(line, text)| (*line, (*text).to_owned())).collect()
     }
 
     #[test]
     fn blank_lines_are_skipped_and_counted() {
-        assert_eq!(
-            cut_text("\n{1}\r\n \n {2} \n\n"),
-            owned(&[(2, "{1}"), (4, "{2}")])
-        );
-        assert_eq!(
-            cut_text("\u{feff}{1}\n{2}"),
-            owned(&[(1, "{1}"), (2, "{2}")])
-        );
+        assert_eq!(cut_text("\n{1}\r\n \n {2} \n\n"), owned(&[(2, "{1}"), (4, "{2}")]));
+        assert_eq!(cut_text("\u{feff}{1}\n{2}"), owned(&[(1, "{1}"), (2, "{2}")]));
         assert_eq!(cut_text(""), owned(&[]));
     }
 
     #[test]
     fn an_array_is_cut_by_its_elements() {
-        assert_eq!(
-            cut_text(" [ {\"a\": [1]} ,\n3]"),
-            owned(&[(1, "{\"a\": [1]}"), (2, "3")])
-        );
+        assert_eq!(cut_text(" [ {\"a\": [1]} ,\n3]"), owned(&[(1, "{\"a\": [1]}"), (2, "3")]));
         let broken = Bytes::from_static(b"[{},\n {]");
         let problem = array(&broken, &Settings::default()).unwrap_err();
         assert_eq!((problem.line, problem.error.kind), (Some(2), Kind::Invalid));
@@ -399,33 +339,16 @@ mod tests {
 
     #[test]
     fn a_single_object_over_several_lines_is_one_document() {
-        let headers = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))]
-            .into_iter()
-            .collect();
+        let headers = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))].into_iter().collect();
         let body = Bytes::from_static(b"{\n \"id\": \"1\"\n}\n");
-        assert_eq!(
-            cut(&headers, &body, &Settings::default())
-                .unwrap()
-                .lines
-                .len(),
-            1
-        );
+        assert_eq!(cut(&headers, &body, &Settings::default()).unwrap().lines.len(), 1);
         let lines = Bytes::from_static(b"{\"id\": \"1\"}\n{\"id\": \"2\"}\n");
-        assert_eq!(
-            cut(&headers, &lines, &Settings::default())
-                .unwrap()
-                .lines
-                .len(),
-            2
-        );
+        assert_eq!(cut(&headers, &lines, &Settings::default()).unwrap().lines.len(), 2);
     }
 
     #[test]
     fn a_bad_line_is_its_own_failure() {
-        let settings = Settings {
-            line_bytes_max: 4,
-            ..Settings::default()
-        };
+        let settings = Settings { line_bytes_max: 4, ..Settings::default() };
         let body = Bytes::from_static(b"{1}\n\xff\n{234}\n{5}");
         let cut = cut(&HeaderMap::new(), &body, &settings).unwrap();
         assert_eq!(texts(cut.lines), owned(&[(1, "{1}"), (4, "{5}")]));
@@ -437,18 +360,13 @@ mod tests {
     fn lines_are_slices_of_the_body() {
         let body = Bytes::from_static(b"{1}\n{2}");
         let cut = cut(&HeaderMap::new(), &body, &Settings::default()).unwrap();
-        let Change::Upsert(second) = &cut.lines[1].1 else {
-            panic!("an upsert")
-        };
+        let Change::Upsert(second) = &cut.lines[1].1 else { panic!("an upsert") };
         assert_eq!(second.as_ptr(), body[4..].as_ptr());
     }
 
     #[test]
     fn the_number_of_documents_is_bounded() {
-        let settings = Settings {
-            lines_max: 2,
-            ..Settings::default()
-        };
+        let settings = Settings { lines_max: 2, ..Settings::default() };
         for body in ["1\n2\n3\n", "[1,2,3]"] {
             let problem = cut(&HeaderMap::new(), &Bytes::from(body), &settings).unwrap_err();
             assert_eq!(problem.error.kind, Kind::TooLarge, "{body}");

@@ -6,13 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
-const UNITS: [(&str, f64); 5] = [
-    ("us", 1e-6),
-    ("ms", 1e-3),
-    ("s", 1.0),
-    ("m", 60.0),
-    ("h", 3_600.0),
-];
+const UNITS: [(&str, f64); 5] = [("us", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3_600.0)];
 
 /// Reads a duration; `None` where the text is none.
 pub(crate) fn parse(text: &str) -> Option<Duration> {
@@ -71,27 +65,10 @@ mod tests {
 
     #[test]
     fn people_write_durations() {
-        for (text, ms) in [
-            ("500ms", 500),
-            ("1s", 1_000),
-            ("1.5s", 1_500),
-            ("0.3s", 300),
-            ("2m", 120_000),
-        ] {
+        for (text, ms) in [("500ms", 500), ("1s", 1_000), ("1.5s", 1_500), ("0.3s", 300), ("2m", 120_000)] {
             assert_eq!(parse(text), Some(Duration::from_millis(ms)), "{text}");
         }
-        for bad in [
-            "",
-            "5",
-            "s",
-            "-1s",
-            "1e9s",
-            "1 s",
-            "1sec",
-            "1s ",
-            "..s",
-            "999999999999999999999s",
-        ] {
+        for bad in ["", "5", "s", "-1s", "1e9s", "1 s", "1sec", "1s ", "..s", "999999999999999999999s"] {
             assert_eq!(parse(bad), None, "{bad}");
         }
     }

@@ -17,8 +17,7 @@ use model::schema::Schema;
 use model::settings::Definition;
 use model::token::Token;
 use proto::admin::{
-    Admin, Change, ClusterState, IndexInfo, NodeState, Refresh, Rejected, ShardState, Write,
-    Written,
+    Admin, Change, ClusterState, IndexInfo, NodeState, Refresh, Rejected, ShardState, Write, Written,
 };
 use proto::search::{Answer, Coverage, Document, Hit, LeafProfile, Profile, Request, Search};
 use proto::{Error, Kind};
@@ -96,11 +95,7 @@ impl Fake {
             cut: CutNumber(1),
             documents: 0,
         };
-        let index = Index {
-            info: info.clone(),
-            documents: BTreeMap::new(),
-            seq: 0,
-        };
+        let index = Index { info: info.clone(), documents: BTreeMap::new(), seq: 0 };
         indexes.insert(name.clone(), index);
         info
     }
@@ -111,9 +106,7 @@ fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn missing(name: &IndexName) -> Error {
-    Error::not_found(format!(
-        "there is no index \"{name}\"; create it with PUT /v1/indexes/{name}"
-    ))
+    Error::not_found(format!("there is no index \"{name}\"; create it with PUT /v1/indexes/{name}"))
 }
 
 struct TellDropped(UnboundedSender<Event>);
@@ -146,17 +139,9 @@ impl Search for Fake {
             std::future::pending::<()>().await;
         }
         let indexes = lock(&self.indexes);
-        let index = indexes
-            .get(&request.index)
-            .ok_or_else(|| missing(&request.index))?;
-        if request
-            .token
-            .as_ref()
-            .is_some_and(|token| token.uid != index.info.uid)
-        {
-            return Err(Error::conflict(
-                "the token is of another index; use the one of its last write",
-            ));
+        let index = indexes.get(&request.index).ok_or_else(|| missing(&request.index))?;
+        if request.token.as_ref().is_some_and(|token| token.uid != index.info.uid) {
+            return Err(Error::conflict("the token is of another index; use the one of its last write"));
         }
         if request.at.is_some_and(|at| at > index.info.cut) {
             return Err(Error::gone("that cut is not kept; leave out at"));
@@ -165,51 +150,26 @@ impl Search for Fake {
         for (id, source) in &index.documents {
             let text = String::from_utf8_lossy(source);
             let count = occurrences(&request.query, &text);
-            let kept = request
-                .filter
-                .as_ref()
-                .is_none_or(|filter| occurrences(filter, &text) > 0);
+            let kept = request.filter.as_ref().is_none_or(|filter| occurrences(filter, &text) > 0);
             if count > 0 && kept {
                 let source = match &request.fields {
                     Some(fields) if fields.is_empty() => Bytes::new(),
                     _ => source.clone(),
                 };
-                let document = Document {
-                    id: id.clone(),
-                    source,
-                };
-                hits.push(Hit {
-                    score: count as f32 * 0.7,
-                    document,
-                });
+                let document = Document { id: id.clone(), source };
+                hits.push(Hit { score: count as f32 * 0.7, document });
             }
         }
         hits.sort_by(|a, b| b.score.total_cmp(&a.score));
         let matches = hits.len() as u64;
         let shards = index.info.definition.shards;
-        let leaf = || LeafProfile {
-            node: "fake".into(),
-            scored: matches,
-            ..LeafProfile::default()
-        };
-        let profile = || Profile {
-            plan: format!("{:?}", request.query),
-            leaves: vec![leaf()],
-            ..Profile::default()
-        };
+        let leaf = || LeafProfile { node: "fake".into(), scored: matches, ..LeafProfile::default() };
+        let profile =
+            || Profile { plan: format!("{:?}", request.query), leaves: vec![leaf()], ..Profile::default() };
         Ok(Answer {
-            hits: hits
-                .into_iter()
-                .skip(request.offset)
-                .take(request.limit)
-                .collect(),
+            hits: hits.into_iter().skip(request.offset).take(request.limit).collect(),
             total: (request.count != Count::None).then(|| Total::exactly(matches)),
-            coverage: Coverage {
-                shards,
-                answered: shards,
-                missing: Vec::new(),
-                documents: 1.0,
-            },
+            coverage: Coverage { shards, answered: shards, missing: Vec::new(), documents: 1.0 },
             uid: index.info.uid.clone(),
             cut: index.info.cut,
             took: Duration::from_micros(812),
@@ -229,50 +189,33 @@ impl Admin for Fake {
         self.check()?;
         let mut indexes = lock(&self.indexes);
         if indexes.contains_key(&name) {
-            return Err(Error::conflict(format!(
-                "index \"{name}\" is there already; delete it first"
-            )));
+            return Err(Error::conflict(format!("index \"{name}\" is there already; delete it first")));
         }
         Ok(Self::create(&mut indexes, &name, definition))
     }
 
     async fn list_indexes(&self) -> Result<Vec<IndexInfo>, Error> {
         self.check()?;
-        Ok(lock(&self.indexes)
-            .values()
-            .map(|index| index.info.clone())
-            .collect())
+        Ok(lock(&self.indexes).values().map(|index| index.info.clone()).collect())
     }
 
     async fn describe_index(&self, name: &IndexName) -> Result<IndexInfo, Error> {
         self.check()?;
-        lock(&self.indexes)
-            .get(name)
-            .map(|index| index.info.clone())
-            .ok_or_else(|| missing(name))
+        lock(&self.indexes).get(name).map(|index| index.info.clone()).ok_or_else(|| missing(name))
     }
 
     async fn delete_index(&self, name: &IndexName, _: Deadline) -> Result<(), Error> {
         self.check()?;
-        lock(&self.indexes)
-            .remove(name)
-            .map(|_| ())
-            .ok_or_else(|| missing(name))
+        lock(&self.indexes).remove(name).map(|_| ()).ok_or_else(|| missing(name))
     }
 
     async fn write(&self, write: Write) -> Result<Written, Error> {
         self.check()?;
         let mut indexes = lock(&self.indexes);
         if write.auto_create && !indexes.contains_key(&write.index) {
-            Self::create(
-                &mut indexes,
-                &write.index,
-                Definition::of(Schema::default()),
-            );
+            Self::create(&mut indexes, &write.index, Definition::of(Schema::default()));
         }
-        let index = indexes
-            .get_mut(&write.index)
-            .ok_or_else(|| missing(&write.index))?;
+        let index = indexes.get_mut(&write.index).ok_or_else(|| missing(&write.index))?;
         let mut written = Written::default();
         for (line, change) in write.lines {
             let rejected = |reason: &str, kind: Kind| Rejected {
@@ -284,32 +227,25 @@ impl Admin for Fake {
             };
             let (id, source) = match change {
                 Change::Delete(id) => (id, None),
-                Change::Upsert(source) => {
-                    match serde_json::from_slice::<serde_json::Value>(&source) {
-                        Ok(value) => match value["id"].as_str() {
-                            Some("busy") => {
-                                written
-                                    .rejected
-                                    .push(rejected("the shard has no owner", Kind::Unavailable));
-                                continue;
-                            }
-                            Some(id) => (id.to_owned(), Some(source)),
-                            None => {
-                                written.rejected.push(rejected(
-                                    "the document has no string \"id\"",
-                                    Kind::Invalid,
-                                ));
-                                continue;
-                            }
-                        },
-                        Err(error) => {
-                            written
-                                .rejected
-                                .push(rejected(&format!("not JSON: {error}"), Kind::Invalid));
+                Change::Upsert(source) => match serde_json::from_slice::<serde_json::Value>(&source) {
+                    Ok(value) => match value["id"].as_str() {
+                        Some("busy") => {
+                            written.rejected.push(rejected("the shard has no owner", Kind::Unavailable));
                             continue;
                         }
+                        Some(id) => (id.to_owned(), Some(source)),
+                        None => {
+                            written
+                                .rejected
+                                .push(rejected("the document has no string \"id\"", Kind::Invalid));
+                            continue;
+                        }
+                    },
+                    Err(error) => {
+                        written.rejected.push(rejected(&format!("not JSON: {error}"), Kind::Invalid));
+                        continue;
                     }
-                }
+                },
             };
             match source {
                 Some(source) => index.documents.insert(id, source),
@@ -339,10 +275,7 @@ impl Admin for Fake {
         self.check()?;
         let indexes = lock(&self.indexes);
         let index = indexes.get(index).ok_or_else(|| missing(index))?;
-        let document = |source: &Bytes| Document {
-            id: id.into(),
-            source: source.clone(),
-        };
+        let document = |source: &Bytes| Document { id: id.into(), source: source.clone() };
         Ok(index.documents.get(id).map(document))
     }
 
@@ -361,11 +294,7 @@ impl Admin for Fake {
             (index.info.clone(), vec![shard])
         };
         Ok(ClusterState {
-            nodes: vec![NodeState {
-                node: node.clone(),
-                roles: vec!["root".into()],
-                public: None,
-            }],
+            nodes: vec![NodeState { node: node.clone(), roles: vec!["root".into()], public: None }],
             indexes: lock(&self.indexes).values().map(shards).collect(),
         })
     }

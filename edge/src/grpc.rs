@@ -43,15 +43,9 @@ struct Face(Arc<Edge>);
 type Answered<T> = Result<Response<T>, Status>;
 
 impl Face {
-    async fn run<T>(
-        &self,
-        call: Call,
-        work: impl Future<Output = Result<T, Problem>>,
-    ) -> Answered<T> {
+    async fn run<T>(&self, call: Call, work: impl Future<Output = Result<T, Problem>>) -> Answered<T> {
         let result = self.0.run(call, work).await;
-        result
-            .map(Response::new)
-            .map_err(|problem| problem.error.into())
+        result.map(Response::new).map_err(|problem| problem.error.into())
     }
 
     /// The sooner of our own deadline and the client's.
@@ -69,11 +63,7 @@ impl Windrow for Face {
             let message = request.into_inner();
             let name = index_name(&message.name)?;
             let definition = Definition::try_from(message)?;
-            let info = within(
-                deadline,
-                self.0.admin.create_index(name, definition, deadline),
-            )
-            .await?;
+            let info = within(deadline, self.0.admin.create_index(name, definition, deadline)).await?;
             Ok(info.into())
         })
         .await
@@ -86,23 +76,16 @@ impl Windrow for Face {
         let deadline = self.deadline(request.metadata(), self.0.settings.call_timeout);
         self.run(Call::ListIndexes, async {
             let indexes = within(deadline, self.0.admin.list_indexes()).await?;
-            Ok(v1::ListIndexesResponse {
-                indexes: indexes.into_iter().map(Into::into).collect(),
-            })
+            Ok(v1::ListIndexesResponse { indexes: indexes.into_iter().map(Into::into).collect() })
         })
         .await
     }
 
-    async fn describe_index(
-        &self,
-        request: Request<v1::DescribeIndexRequest>,
-    ) -> Answered<v1::Index> {
+    async fn describe_index(&self, request: Request<v1::DescribeIndexRequest>) -> Answered<v1::Index> {
         let deadline = self.deadline(request.metadata(), self.0.settings.call_timeout);
         self.run(Call::DescribeIndex, async {
             let name = index_name(&request.get_ref().name)?;
-            Ok(within(deadline, self.0.admin.describe_index(&name))
-                .await?
-                .into())
+            Ok(within(deadline, self.0.admin.describe_index(&name)).await?.into())
         })
         .await
     }
@@ -129,28 +112,17 @@ impl Windrow for Face {
             let bytes: usize = message.documents.iter().map(bytes::Bytes::len).sum();
             self.0.metrics.document_bytes.increment(bytes as u64);
             let cut = documents::each(message.documents, &self.0.settings)?;
-            Ok(self
-                .0
-                .write(name, cut.lines, cut.rejected, refresh, deadline)
-                .await?
-                .into())
+            Ok(self.0.write(name, cut.lines, cut.rejected, refresh, deadline).await?.into())
         })
         .await
     }
 
-    async fn get_document(
-        &self,
-        request: Request<v1::GetDocumentRequest>,
-    ) -> Answered<v1::Document> {
+    async fn get_document(&self, request: Request<v1::GetDocumentRequest>) -> Answered<v1::Document> {
         let deadline = self.deadline(request.metadata(), self.0.settings.call_timeout);
         self.run(Call::GetDocument, async {
             let v1::GetDocumentRequest { index, id, token } = request.into_inner();
             let name = index_name(&index)?;
-            Ok(self
-                .0
-                .document(&name, &id, token.as_deref(), deadline)
-                .await?
-                .into())
+            Ok(self.0.document(&name, &id, token.as_deref(), deadline).await?.into())
         })
         .await
     }
@@ -164,11 +136,7 @@ impl Windrow for Face {
             let message = request.into_inner();
             let name = index_name(&message.index)?;
             let refresh = refresh(message.refresh)?;
-            Ok(self
-                .0
-                .delete_document(name, message.id, refresh, deadline)
-                .await?
-                .into())
+            Ok(self.0.delete_document(name, message.id, refresh, deadline).await?.into())
         })
         .await
     }
@@ -179,8 +147,7 @@ impl Windrow for Face {
             let mut message = request.into_inner();
             let name = index_name(&std::mem::take(&mut message.index))?;
             let mut request = Ask::from_message(message)?.request(name, &self.0.settings)?;
-            request.deadline =
-                theirs.map_or(request.deadline, |theirs| request.deadline.sooner(theirs));
+            request.deadline = theirs.map_or(request.deadline, |theirs| request.deadline.sooner(theirs));
             Ok(self.0.search(request).await?.into())
         })
         .await
@@ -188,10 +155,7 @@ impl Windrow for Face {
 
     async fn cluster(&self, request: Request<v1::ClusterRequest>) -> Answered<v1::ClusterResponse> {
         let deadline = self.deadline(request.metadata(), self.0.settings.call_timeout);
-        self.run(Call::Cluster, async {
-            Ok(within(deadline, self.0.admin.cluster()).await?.into())
-        })
-        .await
+        self.run(Call::Cluster, async { Ok(within(deadline, self.0.admin.cluster()).await?.into()) }).await
     }
 }
 
@@ -230,10 +194,7 @@ mod tests {
             timeout(&metadata)
         };
         assert_eq!(read("500m"), Some(Duration::from_millis(500)));
-        assert_eq!(
-            read("99999999H"),
-            Some(Duration::from_secs(99_999_999 * 3_600))
-        );
+        assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
         for bad in ["", "m", "5", "999999999S", "-1S", "1x"] {
             assert_eq!(read(bad), None, "{bad}");
         }

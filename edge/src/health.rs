@@ -31,15 +31,11 @@ fn known(service: &str) -> Result<(), Status> {
     if service.is_empty() || service == SERVICE_NAME {
         return Ok(());
     }
-    Err(Status::not_found(format!(
-        "there is no service but {SERVICE_NAME:?}"
-    )))
+    Err(Status::not_found(format!("there is no service but {SERVICE_NAME:?}")))
 }
 
 fn response(status: ServingStatus) -> HealthCheckResponse {
-    HealthCheckResponse {
-        status: status.into(),
-    }
+    HealthCheckResponse { status: status.into() }
 }
 
 #[tonic::async_trait]

@@ -46,72 +46,35 @@ pub const ROUTES: [Route; 15] = [
     route("GET", "/v1/indexes/{index}", "describe an index"),
     route("DELETE", "/v1/indexes/{index}", "delete an index"),
     route("POST", "/v1/indexes/{index}/documents", "write documents"),
-    route(
-        "GET",
-        "/v1/indexes/{index}/documents/{id}",
-        "read a document",
-    ),
-    route(
-        "DELETE",
-        "/v1/indexes/{index}/documents/{id}",
-        "delete a document",
-    ),
-    route(
-        "GET",
-        "/v1/indexes/{index}/search",
-        "search, asked in the URL",
-    ),
-    route(
-        "POST",
-        "/v1/indexes/{index}/search",
-        "search, asked in JSON",
-    ),
+    route("GET", "/v1/indexes/{index}/documents/{id}", "read a document"),
+    route("DELETE", "/v1/indexes/{index}/documents/{id}", "delete a document"),
+    route("GET", "/v1/indexes/{index}/search", "search, asked in the URL"),
+    route("POST", "/v1/indexes/{index}/search", "search, asked in JSON"),
     route("GET", "/v1/cluster", "the state of the cluster"),
     route("GET", "/healthz", "whether the process lives"),
     route("GET", "/readyz", "whether it can answer"),
     route("GET", "/openapi.json", "the description of this API"),
-    route(
-        "GET",
-        "/metrics",
-        "measurements, where this listener serves them",
-    ),
+    route("GET", "/metrics", "measurements, where this listener serves them"),
 ];
 
 pub(crate) fn routes(edge: &Arc<Edge>) -> Router {
     Router::new()
-        .route(
-            "/",
-            get(async || page("text/html; charset=utf-8", include_str!("console.html"))),
-        )
+        .route("/", get(async || page("text/html; charset=utf-8", include_str!("console.html"))))
         .route("/healthz", get(async || page("text/plain", "ok\n")))
         .route("/readyz", get(ready))
-        .route(
-            "/openapi.json",
-            get(async || page("application/json", include_str!("openapi.json"))),
-        )
+        .route("/openapi.json", get(async || page("application/json", include_str!("openapi.json"))))
         .route("/v1/cluster", get(cluster))
         .route("/v1/indexes", get(list))
-        .route(
-            "/v1/indexes/{index}",
-            put(create).get(describe).delete(delete),
-        )
+        .route("/v1/indexes/{index}", put(create).get(describe).delete(delete))
         .route("/v1/indexes/{index}/documents", post(write))
-        .route(
-            "/v1/indexes/{index}/documents/{id}",
-            get(document).delete(delete_document),
-        )
-        .route(
-            "/v1/indexes/{index}/search",
-            get(search_url).post(search_json),
-        )
+        .route("/v1/indexes/{index}/documents/{id}", get(document).delete(delete_document))
+        .route("/v1/indexes/{index}/search", get(search_url).post(search_json))
         .with_state(edge.clone())
 }
 
 /// Answers what no route does.
 pub(crate) fn with_fallbacks(router: Router) -> Router {
-    router
-        .fallback(unknown)
-        .method_not_allowed_fallback(wrong_method)
+    router.fallback(unknown).method_not_allowed_fallback(wrong_method)
 }
 
 type Answered = Result<Response, Problem>;
@@ -122,11 +85,7 @@ async fn create(State(edge): Api, Named(name): Named, headers: HeaderMap, body: 
         let body = small(&edge, &headers, body).await?;
         let definition = indexes::definition(&body.bytes)?;
         let deadline = edge.call_deadline();
-        let info = within(
-            deadline,
-            edge.admin.create_index(name, definition, deadline),
-        )
-        .await?;
+        let info = within(deadline, edge.admin.create_index(name, definition, deadline)).await?;
         Ok((StatusCode::CREATED, Json(Index::from(info))).into_response())
     })
     .await
@@ -170,13 +129,9 @@ async fn write(
         let most = edge.settings.body_bytes_max;
         let patience = deadline.sooner(Deadline::after(edge.settings.body_timeout));
         let read = documents::read(&edge, &headers, body, most, patience).await?;
-        edge.metrics
-            .document_bytes
-            .increment(read.bytes.len() as u64);
+        edge.metrics.document_bytes.increment(read.bytes.len() as u64);
         let cut = documents::cut(&headers, &read.bytes, &edge.settings)?;
-        let written = edge
-            .write(name, cut.lines, cut.rejected, refresh, deadline)
-            .await?;
+        let written = edge.write(name, cut.lines, cut.rejected, refresh, deadline).await?;
         Ok(documents::response(&written))
     })
     .await
@@ -189,9 +144,7 @@ async fn document(
 ) -> Answered {
     edge.run(Call::GetDocument, async {
         let [token] = parameters(query.as_deref(), ["token"])?;
-        let document = edge
-            .document(&name, &id, token.as_deref(), edge.call_deadline())
-            .await?;
+        let document = edge.document(&name, &id, token.as_deref(), edge.call_deadline()).await?;
         Ok(page("application/json", document.source))
     })
     .await
@@ -220,12 +173,7 @@ async fn search_url(State(edge): Api, Named(name): Named, uri: Uri) -> Answered 
     .await
 }
 
-async fn search_json(
-    State(edge): Api,
-    Named(name): Named,
-    headers: HeaderMap,
-    body: Body,
-) -> Answered {
+async fn search_json(State(edge): Api, Named(name): Named, headers: HeaderMap, body: Body) -> Answered {
     edge.run(Call::Search, async {
         let body = small(&edge, &headers, body).await?;
         let ask = Ask::from_json(&body.bytes)?;
@@ -245,12 +193,10 @@ async fn cluster(State(edge): Api) -> Answered {
 
 // Not counted and not admitted: a probe must see a busy server as it is.
 async fn ready(State(edge): Api) -> Answered {
-    within(edge.call_deadline(), edge.admin.ready())
-        .await
-        .map_err(|problem| {
-            // Whatever is missing, a probe only understands 503.
-            Problem::from(Error::unavailable(format!("not ready: {}", problem.error)))
-        })?;
+    within(edge.call_deadline(), edge.admin.ready()).await.map_err(|problem| {
+        // Whatever is missing, a probe only understands 503.
+        Problem::from(Error::unavailable(format!("not ready: {}", problem.error)))
+    })?;
     Ok(page("text/plain", "ready\n"))
 }
 
@@ -260,34 +206,22 @@ async fn unknown(request: Request) -> Response {
         .get(CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
     if grpc {
-        return tonic::Status::unimplemented(
-            "there is no such service; ask the reflection service",
-        )
-        .into_http();
+        return tonic::Status::unimplemented("there is no such service; ask the reflection service")
+            .into_http();
     }
-    let known: Vec<String> = ROUTES
-        .iter()
-        .map(|route| format!("{} {}", route.method, route.path))
-        .collect();
+    let known: Vec<String> = ROUTES.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
     let path: String = request.uri().path().chars().take(200).collect();
     let known = known.join(", ");
-    Problem::from(Error::not_found(format!(
-        "there is no route {path:?}; the routes are {known}"
-    )))
-    .into_response()
+    Problem::from(Error::not_found(format!("there is no route {path:?}; the routes are {known}")))
+        .into_response()
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Response {
     let path = uri.path();
-    let allowed: Vec<&str> = ROUTES
-        .iter()
-        .filter(|route| matches(route.path, path))
-        .map(|route| route.method)
-        .collect();
+    let allowed: Vec<&str> =
+        ROUTES.iter().filter(|route| matches(route.path, path)).map(|route| route.method).collect();
     let allowed = allowed.join(", ");
-    let problem = Problem::invalid(format!(
-        "{path:?} does not take {method}; it takes {allowed}"
-    ));
+    let problem = Problem::invalid(format!("{path:?} does not take {method}; it takes {allowed}"));
     let mut response = problem.into_response();
     *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
     if let Ok(allowed) = HeaderValue::try_from(allowed) {
@@ -309,26 +243,13 @@ fn matches(route: &str, path: &str) -> bool {
 
 fn page(kind: &'static str, text: impl Into<Body>) -> Response {
     let mut response = Response::new(text.into());
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
-async fn small<'a>(
-    edge: &'a Edge,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<documents::Read<'a>, Problem> {
+async fn small<'a>(edge: &'a Edge, headers: &HeaderMap, body: Body) -> Result<documents::Read<'a>, Problem> {
     let deadline = Deadline::after(edge.settings.body_timeout);
-    documents::read(
-        edge,
-        headers,
-        body,
-        edge.settings.request_bytes_max,
-        deadline,
-    )
-    .await
+    documents::read(edge, headers, body, edge.settings.request_bytes_max, deadline).await
 }
 
 fn refresh(query: Option<&str>) -> Result<Refresh, Problem> {
@@ -338,27 +259,20 @@ fn refresh(query: Option<&str>) -> Result<Refresh, Problem> {
         Some("wait") => Ok(Refresh::Wait),
         Some(other) => {
             let other: String = other.chars().take(100).collect();
-            Err(Problem::invalid(format!(
-                "refresh is {other:?}; it must be wait or no"
-            )))
+            Err(Problem::invalid(format!("refresh is {other:?}; it must be wait or no")))
         }
     }
 }
 
 /// Reads the known parameters of a URL and refuses any other.
-fn parameters<const N: usize>(
-    query: Option<&str>,
-    known: [&str; N],
-) -> Result<[Option<String>; N], Problem> {
+fn parameters<const N: usize>(query: Option<&str>, known: [&str; N]) -> Result<[Option<String>; N], Problem> {
     let mut values = [const { None }; N];
     for pair in ask::pairs(query.unwrap_or_default()) {
         let (key, value) = pair?;
         let Some(place) = known.iter().position(|known| *known == key) else {
             let key: String = key.chars().take(100).collect();
             let known = known.join(", ");
-            return Err(Problem::invalid(format!(
-                "there is no parameter {key:?}; there is {known}"
-            )));
+            return Err(Problem::invalid(format!("there is no parameter {key:?}; there is {known}")));
         };
         values[place] = Some(value);
     }
@@ -372,9 +286,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Path(name) = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(bad_path)?;
+        let Path(name) = Path::<String>::from_request_parts(parts, state).await.map_err(bad_path)?;
         Ok(Self(index_name(&name)?))
     }
 }
@@ -402,10 +314,7 @@ mod tests {
 
     #[test]
     fn routes_match_by_their_parts() {
-        assert!(matches(
-            "/v1/indexes/{index}/search",
-            "/v1/indexes/x/search"
-        ));
+        assert!(matches("/v1/indexes/{index}/search", "/v1/indexes/x/search"));
         assert!(!matches("/v1/indexes/{index}", "/v1/indexes"));
         assert!(matches("/", "/"));
     }
@@ -418,16 +327,8 @@ mod tests {
             assert!(described["summary"].is_string(), "{method} {path}");
             assert!(described["responses"].is_object(), "{method} {path}");
         }
-        let described: usize = api["paths"]
-            .as_object()
-            .unwrap()
-            .values()
-            .map(|path| path.as_object().unwrap().len())
-            .sum();
-        assert_eq!(
-            described,
-            ROUTES.len(),
-            "nothing is described that is not there"
-        );
+        let described: usize =
+            api["paths"].as_object().unwrap().values().map(|path| path.as_object().unwrap().len()).sum();
+        assert_eq!(described, ROUTES.len(), "nothing is described that is not there");
     }
 }

@@ -9,14 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::duration;
 use crate::problem::Problem;
 
-const KEYS: [&str; 6] = [
-    "shards",
-    "copies",
-    "schema",
-    "refresh_interval",
-    "min_coverage",
-    "max_stale",
-];
+const KEYS: [&str; 6] = ["shards", "copies", "schema", "refresh_interval", "min_coverage", "max_stale"];
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,18 +42,12 @@ pub(crate) fn definition(body: &[u8]) -> Result<Definition, Problem> {
         definition.refresh_interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
     }
     if body.min_coverage.is_some_and(|share| share != 1.0) {
-        return Err(Problem::invalid(
-            "min_coverage below 1 is not supported yet; leave it out",
-        ));
+        return Err(Problem::invalid("min_coverage below 1 is not supported yet; leave it out"));
     }
     if body.max_stale.is_some_and(|stale| !stale.0.is_zero()) {
-        return Err(Problem::invalid(
-            "max_stale is not supported yet; leave it out",
-        ));
+        return Err(Problem::invalid("max_stale is not supported yet; leave it out"));
     }
-    definition
-        .check()
-        .map_err(|bad| Problem::invalid(bad.to_string()))?;
+    definition.check().map_err(|bad| Problem::invalid(bad.to_string()))?;
     Ok(definition)
 }
 
@@ -103,9 +90,7 @@ pub(crate) struct Indexes {
 }
 
 pub(crate) fn list(indexes: Vec<IndexInfo>) -> Json<Indexes> {
-    Json(Indexes {
-        indexes: indexes.into_iter().map(Into::into).collect(),
-    })
+    Json(Indexes { indexes: indexes.into_iter().map(Into::into).collect() })
 }
 
 #[derive(Serialize)]
@@ -158,8 +143,5 @@ pub(crate) fn cluster(state: ClusterState) -> Json<Cluster> {
         index: info.into(),
         shards: shards.into_iter().map(Into::into).collect(),
     };
-    Json(Cluster {
-        nodes: state.nodes,
-        indexes: state.indexes.into_iter().map(index).collect(),
-    })
+    Json(Cluster { nodes: state.nodes, indexes: state.indexes.into_iter().map(index).collect() })
 }

@@ -22,11 +22,7 @@ pub fn describe() {
     metrics::describe_counter!(REQUESTS, "Requests by call and result");
     metrics::describe_histogram!(SECONDS, Unit::Seconds, "Time to answer, by call");
     metrics::describe_gauge!(IN_FLIGHT, "Requests that are worked on");
-    metrics::describe_counter!(
-        DOCUMENT_BYTES,
-        Unit::Bytes,
-        "Bytes of documents that arrived"
-    );
+    metrics::describe_counter!(DOCUMENT_BYTES, Unit::Bytes, "Bytes of documents that arrived");
 }
 
 /// A call of the API.
@@ -101,10 +97,7 @@ impl Metrics {
             End::Ok => (OK, "ok"),
             End::Failed(kind) => {
                 let place = status::KINDS.iter().position(|known| *known == kind);
-                (
-                    1 + place.unwrap_or(status::KINDS.len() - 1),
-                    status::name(kind),
-                )
+                (1 + place.unwrap_or(status::KINDS.len() - 1), status::name(kind))
             }
             End::Cancelled => (CANCELLED, "cancelled"),
         };

@@ -38,11 +38,7 @@ pub(crate) struct Members {
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        Self {
-            error,
-            line: None,
-            column: None,
-        }
+        Self { error, line: None, column: None }
     }
 }
 
@@ -55,11 +51,7 @@ impl Problem {
     /// The text of `part` (`query` or `filter`) does not parse.
     pub(crate) fn query(part: &str, parse: &ParseError) -> Self {
         let error = Error::invalid(format!("{part}: {parse}")).at(parse.position);
-        Self {
-            error,
-            line: None,
-            column: u32::try_from(parse.column).ok(),
-        }
+        Self { error, line: None, column: u32::try_from(parse.column).ok() }
     }
 
     /// A JSON body is not `what`, whose keys are `known`.
@@ -67,18 +59,13 @@ impl Problem {
         let text = error.to_string();
         let place = format!(" at line {} column {}", error.line(), error.column());
         let reason = text.strip_suffix(&place).unwrap_or(&text);
-        let unknown = reason
-            .strip_prefix("unknown field `")
-            .and_then(|rest| rest.split_once('`'));
+        let unknown = reason.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
         let reason = match unknown {
             // Inside the schema serde names what it knows.
             Some((_, rest)) if known.is_empty() || !same_keys(rest, known) => reason.to_owned(),
             Some((name, _)) => {
                 let name: String = name.chars().take(100).collect();
-                format!(
-                    "there is no key {name:?}; the keys are {}",
-                    known.join(", ")
-                )
+                format!("there is no key {name:?}; the keys are {}", known.join(", "))
             }
             None => reason.to_owned(),
         };
@@ -92,12 +79,7 @@ impl Problem {
     }
 
     pub(crate) fn members(&self) -> Members {
-        let Error {
-            kind,
-            message,
-            position,
-            ..
-        } = &self.error;
+        let Error { kind, message, position, .. } = &self.error;
         Members {
             kind: format!("urn:windrow:{}", status::name(*kind)),
             title: title(*kind),
@@ -114,23 +96,14 @@ impl Problem {
     pub(crate) fn respond(&self, body: &impl Serialize) -> Response {
         let body = serde_json::to_vec(body).expect("strings and numbers always serialise");
         let mut response = Response::new(Body::from(body));
-        *response.status_mut() = StatusCode::from_u16(status::http(self.error.kind))
-            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.status_mut() =
+            StatusCode::from_u16(status::http(self.error.kind)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if matches!(self.error.kind, Kind::Overloaded | Kind::Unavailable) {
             // Whole seconds, rounded up; a second where nobody knows better.
-            let seconds = self
-                .error
-                .retry_after
-                .map_or(1, |after| after.as_millis().div_ceil(1_000));
-            headers.insert(
-                RETRY_AFTER,
-                HeaderValue::from(u32::try_from(seconds).unwrap_or(u32::MAX).max(1)),
-            );
+            let seconds = self.error.retry_after.map_or(1, |after| after.as_millis().div_ceil(1_000));
+            headers.insert(RETRY_AFTER, HeaderValue::from(u32::try_from(seconds).unwrap_or(u32::MAX).max(1)));
         }
         response
     }

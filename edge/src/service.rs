@@ -52,30 +52,17 @@ impl Edge {
         call: Call,
         work: impl Future<Output = Result<T, Problem>>,
     ) -> Result<T, Problem> {
-        let mut running = Running {
-            edge: self,
-            call,
-            end: End::Cancelled,
-            from: Instant::now(),
-            _permit: None,
-        };
+        let mut running =
+            Running { edge: self, call, end: End::Cancelled, from: Instant::now(), _permit: None };
         let Ok(permit) = self.requests.try_acquire() else {
             running.end = End::Failed(Kind::Overloaded);
-            return Err(self
-                .overloaded("requests", self.settings.requests_max)
-                .into());
+            return Err(self.overloaded("requests", self.settings.requests_max).into());
         };
         running.enter(permit);
-        let result = AssertUnwindSafe(work)
-            .catch_unwind()
-            .await
-            .unwrap_or_else(|_panic| {
-                // The panic hook has said what and where.
-                Err(Error::internal(
-                    "answer: the request met a defect, and the server's log says where",
-                )
-                .into())
-            });
+        let result = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_panic| {
+            // The panic hook has said what and where.
+            Err(Error::internal("answer: the request met a defect, and the server's log says where").into())
+        });
         running.end = match &result {
             Ok(_) => End::Ok,
             Err(problem) => End::Failed(problem.error.kind),
@@ -111,19 +98,10 @@ impl Edge {
             ));
         }
         if lines.is_empty() {
-            return Ok(Written {
-                rejected,
-                ..Written::default()
-            });
+            return Ok(Written { rejected, ..Written::default() });
         }
         let auto_create = self.settings.auto_create;
-        let write = Write {
-            index,
-            lines,
-            refresh,
-            auto_create,
-            deadline,
-        };
+        let write = Write { index, lines, refresh, auto_create, deadline };
         // The root answers a late write itself, with what it knows by then;
         // this is for a root that doesn't.
         let backstop = Deadline::at(deadline.instant() + WRITE_GRACE);
@@ -143,13 +121,7 @@ impl Edge {
         deadline: Deadline,
     ) -> Result<Written, Problem> {
         let lines = vec![(1, Change::Delete(id))];
-        let write = Write {
-            index,
-            lines,
-            refresh,
-            auto_create: false,
-            deadline,
-        };
+        let write = Write { index, lines, refresh, auto_create: false, deadline };
         let backstop = Deadline::at(deadline.instant() + WRITE_GRACE);
         let written = within(backstop, self.admin.write(write)).await?;
         match written.rejected.first() {
@@ -168,9 +140,7 @@ impl Edge {
         let token = token.map(crate::ask::token).transpose()?;
         let found = within(deadline, self.admin.get(index, id, token, deadline)).await?;
         let id: String = id.chars().take(100).collect();
-        found.ok_or_else(|| {
-            Error::not_found(format!("index \"{index}\" has no document {id:?}")).into()
-        })
+        found.ok_or_else(|| Error::not_found(format!("index \"{index}\" has no document {id:?}")).into())
     }
 
     pub(crate) fn call_deadline(&self) -> Deadline {
@@ -221,8 +191,6 @@ impl Drop for Running<'_> {
         if self._permit.is_some() {
             self.edge.metrics.in_flight.decrement(1.0);
         }
-        self.edge
-            .metrics
-            .ended(self.call, self.end, self.from.elapsed());
+        self.edge.metrics.ended(self.call, self.end, self.from.elapsed());
     }
 }

@@ -35,10 +35,7 @@ impl Reply {
     /// The detail of a problem of this status.
     fn problem(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{:?}", self.body);
-        assert_eq!(
-            self.headers[header::CONTENT_TYPE],
-            "application/problem+json"
-        );
+        assert_eq!(self.headers[header::CONTENT_TYPE], "application/problem+json");
         let json = self.json();
         for member in ["type", "title"] {
             assert!(json[member].is_string(), "{json}");
@@ -49,11 +46,7 @@ impl Reply {
 
 /// One request, in process.
 async fn ask(router: &Router, method: &str, uri: &str, body: impl Into<Body>) -> Reply {
-    let request = Request::builder()
-        .method(method)
-        .uri(uri)
-        .body(body.into())
-        .unwrap();
+    let request = Request::builder().method(method).uri(uri).body(body.into()).unwrap();
     ask_with(router, request).await
 }
 
@@ -62,11 +55,7 @@ async fn ask_with(router: &Router, request: Request<Body>) -> Reply {
     let status = response.status().as_u16();
     let headers = response.headers().clone();
     let body = response.into_body().collect().await.unwrap().to_bytes();
-    Reply {
-        status,
-        headers,
-        body,
-    }
+    Reply { status, headers, body }
 }
 
 fn with(settings: Settings) -> (Arc<Fake>, Router) {
@@ -78,18 +67,11 @@ fn with(settings: Settings) -> (Arc<Fake>, Router) {
 /// A service with an index `papers` of three documents.
 async fn papers() -> (Arc<Fake>, Router) {
     let (fake, router) = with(Settings::default());
-    let body = r#"{"shards": 2, "refresh_interval": "500ms", "schema": {"fields": {"title": {"type": "text"}}}}"#;
-    assert_eq!(
-        ask(&router, "PUT", "/v1/indexes/papers", body).await.status,
-        201
-    );
+    let body =
+        r#"{"shards": 2, "refresh_interval": "500ms", "schema": {"fields": {"title": {"type": "text"}}}}"#;
+    assert_eq!(ask(&router, "PUT", "/v1/indexes/papers", body).await.status, 201);
     let body = "{\"id\": \"a\", \"title\": \"cat\"}\n{\"id\": \"b/c\", \"title\": \"cat cat\"}\n{\"id\":\"ü\",\"title\":\"dog\"}\n";
-    assert_eq!(
-        ask(&router, "POST", "/v1/indexes/papers/documents", body)
-            .await
-            .status,
-        200
-    );
+    assert_eq!(ask(&router, "POST", "/v1/indexes/papers/documents", body).await.status, 200);
     (fake, router)
 }
 
@@ -105,29 +87,17 @@ async fn start(router: Router, settings: ServeSettings) -> Server {
     let address = listener.local_addr().unwrap();
     let token = CancellationToken::new();
     let task = tokio::spawn(serve(listener, router, settings, token.clone()));
-    Server {
-        address,
-        token,
-        task,
-    }
+    Server { address, token, task }
 }
 
 impl Server {
     async fn channel(&self) -> Channel {
-        Channel::from_shared(format!("http://{}", self.address))
-            .unwrap()
-            .connect()
-            .await
-            .unwrap()
+        Channel::from_shared(format!("http://{}", self.address)).unwrap().connect().await.unwrap()
     }
 
     async fn stop(self) {
         self.token.cancel();
-        tokio::time::timeout(Duration::from_secs(20), self.task)
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(Duration::from_secs(20), self.task).await.unwrap().unwrap().unwrap();
     }
 }
 
@@ -144,12 +114,7 @@ async fn indexes_come_and_go() {
     assert_eq!(list["indexes"], json!([index]));
     let again = ask(&router, "PUT", "/v1/indexes/papers", "").await;
     assert!(again.problem(409).contains("there already"));
-    assert_eq!(
-        ask(&router, "DELETE", "/v1/indexes/papers", "")
-            .await
-            .status,
-        204
-    );
+    assert_eq!(ask(&router, "DELETE", "/v1/indexes/papers", "").await.status, 204);
     let gone = ask(&router, "GET", "/v1/indexes/papers", "").await;
     assert!(gone.problem(404).contains("PUT /v1/indexes/papers"));
 }
@@ -158,60 +123,35 @@ async fn indexes_come_and_go() {
 async fn definitions_are_checked() {
     let (_, router) = papers().await;
     for (body, said) in [
-        (
-            r#"{"shard": 4}"#,
-            "there is no key \"shard\"; the keys are shards, copies, schema",
-        ),
+        (r#"{"shard": 4}"#, "there is no key \"shard\"; the keys are shards, copies, schema"),
         (r#"{"shards": 0}"#, "shards is 0; it must be 1 to 1024"),
         (r#"{"shards": "4"}"#, "invalid type: string"),
         (r#"{"refresh_interval": 5}"#, "a duration such as"),
-        (
-            r#"{"refresh_interval": "5 fortnights"}"#,
-            "a duration such as",
-        ),
+        (r#"{"refresh_interval": "5 fortnights"}"#, "a duration such as"),
         (r#"{"refresh_interval": "1ms"}"#, "must be 10ms to 1h"),
         (r#"{"min_coverage": 0.5}"#, "not supported yet"),
         (r#"{"max_stale": "5s"}"#, "not supported yet"),
-        (
-            r#"{"schema": {"fields": {"a": {"type": "txet"}}}}"#,
-            "unknown variant `txet`",
-        ),
-        (
-            r#"{"schema": {"field": {}}}"#,
-            "unknown field `field`, expected one of `fields`",
-        ),
-        (
-            r#"{"schema": {"fields": {"id": {"type": "text"}}}}"#,
-            "always there",
-        ),
+        (r#"{"schema": {"fields": {"a": {"type": "txet"}}}}"#, "unknown variant `txet`"),
+        (r#"{"schema": {"field": {}}}"#, "unknown field `field`, expected one of `fields`"),
+        (r#"{"schema": {"fields": {"id": {"type": "text"}}}}"#, "always there"),
         ("[]", "no JSON object"),
         ("{", "EOF"),
     ] {
-        let detail = ask(&router, "PUT", "/v1/indexes/new", body)
-            .await
-            .problem(400);
+        let detail = ask(&router, "PUT", "/v1/indexes/new", body).await.problem(400);
         assert!(detail.contains(said), "{body}: {detail}");
     }
     let bad = ask(&router, "PUT", "/v1/indexes/UPPER", "").await;
     assert!(bad.problem(400).contains("a-z"));
     let default = ask(&router, "PUT", "/v1/indexes/new", "").await;
-    assert_eq!(
-        (default.status, &default.json()["shards"]),
-        (201, &json!(4))
-    );
+    assert_eq!((default.status, &default.json()["shards"]), (201, &json!(4)));
 }
 
 #[tokio::test]
 async fn writes_tell_what_became_of_each_line() {
     let (_, router) = papers().await;
     let uri = "/v1/indexes/papers/documents";
-    let all = ask(
-        &router,
-        "POST",
-        &format!("{uri}?refresh=wait"),
-        "[{\"id\": \"x\"}, {\"id\": \"y\"}]",
-    )
-    .await;
+    let all =
+        ask(&router, "POST", &format!("{uri}?refresh=wait"), "[{\"id\": \"x\"}, {\"id\": \"y\"}]").await;
     assert_eq!(all.status, 200);
     assert_eq!(all.json()["accepted"], 2);
     assert_eq!(all.json()["searchable"], true);
@@ -226,20 +166,12 @@ async fn writes_tell_what_became_of_each_line() {
     .await;
     assert_eq!(mixed.status, 207);
     let json = mixed.json();
-    assert_eq!(
-        (&json["accepted"], &json["rejected"]),
-        (&json!(1), &json!(4))
-    );
+    assert_eq!((&json["accepted"], &json["rejected"]), (&json!(1), &json!(4)));
     let lines: Vec<(u64, bool)> = json["failures"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|failure| {
-            (
-                failure["line"].as_u64().unwrap(),
-                failure["retry"].as_bool().unwrap(),
-            )
-        })
+        .map(|failure| (failure["line"].as_u64().unwrap(), failure["retry"].as_bool().unwrap()))
         .collect();
     assert_eq!(lines, [(3, false), (4, false), (5, false), (6, true)]);
 
@@ -258,29 +190,14 @@ async fn writes_tell_what_became_of_each_line() {
     assert!(refresh.problem(400).contains("wait or no"));
     let parameter = ask(&router, "POST", &format!("{uri}?refrsh=wait"), "{}").await;
     assert!(parameter.problem(400).contains("there is refresh"));
-    let unknown = ask(
-        &router,
-        "POST",
-        "/v1/indexes/none/documents",
-        "{\"id\": \"1\"}",
-    )
-    .await;
+    let unknown = ask(&router, "POST", "/v1/indexes/none/documents", "{\"id\": \"1\"}").await;
     unknown.problem(404);
 }
 
 #[tokio::test]
 async fn an_index_is_made_at_its_first_write_where_that_is_on() {
-    let (_, router) = with(Settings {
-        auto_create: true,
-        ..Settings::default()
-    });
-    let reply = ask(
-        &router,
-        "POST",
-        "/v1/indexes/new/documents",
-        "{\"id\": \"1\"}",
-    )
-    .await;
+    let (_, router) = with(Settings { auto_create: true, ..Settings::default() });
+    let reply = ask(&router, "POST", "/v1/indexes/new/documents", "{\"id\": \"1\"}").await;
     assert_eq!(reply.status, 200);
 }
 
@@ -302,27 +219,14 @@ async fn bodies_are_bounded() {
     assert!(long.problem(413).contains("split it"));
     let long = ask(&router, "POST", "/v1/indexes/papers/search", "x".repeat(51)).await;
     long.problem(413);
-    let request = Request::post(uri)
-        .header("content-encoding", "gzip")
-        .body(Body::from("x"))
-        .unwrap();
-    assert!(
-        ask_with(&router, request)
-            .await
-            .problem(400)
-            .contains("send the body as it is")
-    );
+    let request = Request::post(uri).header("content-encoding", "gzip").body(Body::from("x")).unwrap();
+    assert!(ask_with(&router, request).await.problem(400).contains("send the body as it is"));
     // What was reserved is given back.
     for _ in 0..1_000 {
-        ask(&router, "POST", uri, Body::from_stream(frames()))
-            .await
-            .problem(413);
+        ask(&router, "POST", uri, Body::from_stream(frames())).await.problem(413);
     }
 
-    let (_, router) = with(Settings {
-        bodies_bytes_max: 1024,
-        ..Settings::default()
-    });
+    let (_, router) = with(Settings { bodies_bytes_max: 1024, ..Settings::default() });
     let full = ask(&router, "POST", uri, "x".repeat(5_000)).await;
     assert!(full.problem(429).contains("bytes of bodies"));
 }
@@ -331,10 +235,8 @@ async fn bodies_are_bounded() {
 async fn a_body_in_frames_is_one_body() {
     let (_, router) = papers().await;
     let text = "{\"id\": \"1\", \"t\": \"frame\"}\n{\"id\": \"2\", \"t\": \"frame\"}";
-    let frames = text
-        .as_bytes()
-        .chunks(7)
-        .map(|frame| Ok::<_, std::io::Error>(Bytes::copy_from_slice(frame)));
+    let frames =
+        text.as_bytes().chunks(7).map(|frame| Ok::<_, std::io::Error>(Bytes::copy_from_slice(frame)));
     let frames: Vec<_> = frames.collect();
     let body = Body::from_stream(futures::stream::iter(frames));
     let reply = ask(&router, "POST", "/v1/indexes/papers/documents", body).await;
@@ -347,46 +249,16 @@ async fn a_body_in_frames_is_one_body() {
 async fn documents_are_read_and_deleted_by_id() {
     let (_, router) = papers().await;
     let reply = ask(&router, "GET", "/v1/indexes/papers/documents/b%2Fc", "").await;
-    assert_eq!(
-        reply.body, "{\"id\": \"b/c\", \"title\": \"cat cat\"}",
-        "as it was sent"
-    );
-    assert_eq!(
-        ask(&router, "GET", "/v1/indexes/papers/documents/%C3%BC", "")
-            .await
-            .status,
-        200
-    );
-    ask(&router, "GET", "/v1/indexes/papers/documents/%FF", "")
-        .await
-        .problem(400);
+    assert_eq!(reply.body, "{\"id\": \"b/c\", \"title\": \"cat cat\"}", "as it was sent");
+    assert_eq!(ask(&router, "GET", "/v1/indexes/papers/documents/%C3%BC", "").await.status, 200);
+    ask(&router, "GET", "/v1/indexes/papers/documents/%FF", "").await.problem(400);
     let missing = ask(&router, "GET", "/v1/indexes/papers/documents/zzz", "").await;
     assert!(missing.problem(404).contains("no document \"zzz\""));
-    ask(
-        &router,
-        "GET",
-        "/v1/indexes/papers/documents/a?token=1zz",
-        "",
-    )
-    .await
-    .problem(400);
-    let deleted = ask(
-        &router,
-        "DELETE",
-        "/v1/indexes/papers/documents/a?refresh=wait",
-        "",
-    )
-    .await;
-    assert_eq!(
-        (deleted.status, &deleted.json()["accepted"]),
-        (200, &json!(1))
-    );
-    ask(&router, "GET", "/v1/indexes/papers/documents/a", "")
-        .await
-        .problem(404);
-    ask(&router, "DELETE", "/v1/indexes/none/documents/a", "")
-        .await
-        .problem(404);
+    ask(&router, "GET", "/v1/indexes/papers/documents/a?token=1zz", "").await.problem(400);
+    let deleted = ask(&router, "DELETE", "/v1/indexes/papers/documents/a?refresh=wait", "").await;
+    assert_eq!((deleted.status, &deleted.json()["accepted"]), (200, &json!(1)));
+    ask(&router, "GET", "/v1/indexes/papers/documents/a", "").await.problem(404);
+    ask(&router, "DELETE", "/v1/indexes/none/documents/a", "").await.problem(404);
 }
 
 #[tokio::test]
@@ -401,10 +273,7 @@ async fn a_search_answers_in_full() {
     assert_eq!(json["hits"][0]["id"], "b/c");
     assert_eq!(json["hits"][0]["document"]["title"], "cat cat");
     assert_eq!(json["total"], json!({"value": 2, "relation": "eq"}));
-    assert_eq!(
-        json["coverage"],
-        json!({"shards": 2, "answered": 2, "missing": [], "documents": 1.0})
-    );
+    assert_eq!(json["coverage"], json!({"shards": 2, "answered": 2, "missing": [], "documents": 1.0}));
     assert_eq!((&json["cut"], &json["took_us"]), (&json!(2), &json!(812)));
     assert_eq!(json["profile"]["leaves"][0]["node"], "fake");
     let asked = fake.asked().unwrap();
@@ -419,12 +288,7 @@ async fn a_search_answers_in_full() {
     assert!(json.get("profile").is_none());
 
     let null = r#"{"query": "*", "filter": null, "sort": null, "limit": null}"#;
-    assert_eq!(
-        ask(&router, "POST", "/v1/indexes/papers/search", null)
-            .await
-            .status,
-        200
-    );
+    assert_eq!(ask(&router, "POST", "/v1/indexes/papers/search", null).await.status, 200);
 }
 
 #[tokio::test]
@@ -435,98 +299,36 @@ async fn a_search_says_what_is_wrong_with_it() {
         ("", "no JSON object"),
         ("[\"cat\"]", "no JSON object"),
         ("{\"query\": \"cat\"", "EOF"),
-        (
-            "{\"query\": \"cat\", \"query\": \"dog\"}",
-            "duplicate field",
-        ),
-        (
-            "{\"query\": 4}",
-            "invalid type: integer `4`, expected a string (line 1, column",
-        ),
-        (
-            "{\"qurey\": \"cat\"}",
-            "there is no key \"qurey\"; the keys are query, filter",
-        ),
+        ("{\"query\": \"cat\", \"query\": \"dog\"}", "duplicate field"),
+        ("{\"query\": 4}", "invalid type: integer `4`, expected a string (line 1, column"),
+        ("{\"qurey\": \"cat\"}", "there is no key \"qurey\"; the keys are query, filter"),
         ("{}", "query is missing"),
         ("{\"query\": \"\"}", "write * to find every document"),
         ("{\"query\": \"cat\", \"limit\": -1}", "expected usize"),
         ("{\"query\": \"cat\", \"limit\": 10001}", "at most 10000"),
-        (
-            "{\"query\": \"cat\", \"limit\": 18446744073709551615, \"offset\": 9}",
-            "at most 10000",
-        ),
-        (
-            "{\"query\": \"cat\", \"count\": \"all\"}",
-            "\"bounded\", \"exact\" or \"none\"",
-        ),
-        (
-            "{\"query\": \"cat\", \"timeout\": \"soon\"}",
-            "a duration such as",
-        ),
-        (
-            "{\"query\": \"cat\", \"timeout\": \"0s\"}",
-            "timeout must be more than 0",
-        ),
+        ("{\"query\": \"cat\", \"limit\": 18446744073709551615, \"offset\": 9}", "at most 10000"),
+        ("{\"query\": \"cat\", \"count\": \"all\"}", "\"bounded\", \"exact\" or \"none\""),
+        ("{\"query\": \"cat\", \"timeout\": \"soon\"}", "a duration such as"),
+        ("{\"query\": \"cat\", \"timeout\": \"0s\"}", "timeout must be more than 0"),
         ("{\"query\": \"cat\", \"timeout\": \"1h\"}", "at most 300 s"),
         ("{\"query\": \"cat\", \"token\": \"x\"}", "token is damaged"),
         ("{\"query\": \"cat\", \"at\": 0}", "numbered from 1"),
-        (
-            "{\"query\": \"cat\", \"min_coverage\": 0.9}",
-            "not supported yet",
-        ),
+        ("{\"query\": \"cat\", \"min_coverage\": 0.9}", "not supported yet"),
         ("{\"query\": \"cat\", \"min_coverage\": 7}", "0 to 1"),
-        (
-            "{\"query\": \"cat\", \"sort\": [\"-year\"]}",
-            "sort is not supported yet",
-        ),
-        (
-            "{\"query\": \"cat\", \"cursor\": \"x\"}",
-            "cursor is not supported yet",
-        ),
-        (
-            "{\"query\": \"cat\", \"highlight\": {}}",
-            "highlight is not supported yet",
-        ),
-        (
-            "{\"query\": \"cat\", \"aggs\": {}}",
-            "aggs is not supported yet",
-        ),
-        (
-            "{\"query\": \"cat\", \"max_stale\": \"1s\"}",
-            "max_stale is not supported yet",
-        ),
-        (
-            "{\"query\": \"cat\", \"scatter\": \"term\"}",
-            "scatter is not supported yet",
-        ),
+        ("{\"query\": \"cat\", \"sort\": [\"-year\"]}", "sort is not supported yet"),
+        ("{\"query\": \"cat\", \"cursor\": \"x\"}", "cursor is not supported yet"),
+        ("{\"query\": \"cat\", \"highlight\": {}}", "highlight is not supported yet"),
+        ("{\"query\": \"cat\", \"aggs\": {}}", "aggs is not supported yet"),
+        ("{\"query\": \"cat\", \"max_stale\": \"1s\"}", "max_stale is not supported yet"),
+        ("{\"query\": \"cat\", \"scatter\": \"term\"}", "scatter is not supported yet"),
         (&format!("{{\"query\": \"{deep}\"}}"), "levels"),
-        (
-            &format!("{{\"query\": {}", "[".repeat(100_000)),
-            "(line 1, column",
-        ),
+        (&format!("{{\"query\": {}", "[".repeat(100_000)), "(line 1, column"),
     ] {
-        let detail = ask(
-            &router,
-            "POST",
-            "/v1/indexes/papers/search",
-            body.to_owned(),
-        )
-        .await
-        .problem(400);
-        assert!(
-            detail.contains(said),
-            "{}: {detail}",
-            &body[..body.len().min(80)]
-        );
+        let detail = ask(&router, "POST", "/v1/indexes/papers/search", body.to_owned()).await.problem(400);
+        assert!(detail.contains(said), "{}: {detail}", &body[..body.len().min(80)]);
         assert!(detail.len() < 1_000, "short enough to read");
     }
-    let bytes = ask(
-        &router,
-        "POST",
-        "/v1/indexes/papers/search",
-        &b"{\"query\": \"\xff\"}"[..],
-    )
-    .await;
+    let bytes = ask(&router, "POST", "/v1/indexes/papers/search", &b"{\"query\": \"\xff\"}"[..]).await;
     bytes.problem(400);
     for (query, said) in [
         ("", "query is missing"),
@@ -535,22 +337,13 @@ async fn a_search_says_what_is_wrong_with_it() {
         ("q=%FF", "not UTF-8"),
         ("q=100%", "%25"),
         ("q=cat&limit=ten", "a number"),
-        (
-            "q=cat&limt=1",
-            "there is no parameter \"limt\"; the parameters are query",
-        ),
+        ("q=cat&limt=1", "there is no parameter \"limt\"; the parameters are query"),
         ("q=cat&profile=maybe", "true or false"),
         ("q=cat&sort=-year", "not supported yet"),
         ("q=cat&min_coverage=NaN", "0 to 1"),
     ] {
-        let detail = ask(
-            &router,
-            "GET",
-            &format!("/v1/indexes/papers/search?{query}"),
-            "",
-        )
-        .await
-        .problem(400);
+        let detail =
+            ask(&router, "GET", &format!("/v1/indexes/papers/search?{query}"), "").await.problem(400);
         assert!(detail.contains(said), "{query}: {detail}");
     }
 }
@@ -558,19 +351,10 @@ async fn a_search_says_what_is_wrong_with_it() {
 #[tokio::test]
 async fn a_query_that_does_not_parse_is_pointed_at() {
     let (_, router) = papers().await;
-    let reply = ask(
-        &router,
-        "GET",
-        "/v1/indexes/papers/search?q=%C3%BC%20%22open",
-        "",
-    )
-    .await;
+    let reply = ask(&router, "GET", "/v1/indexes/papers/search?q=%C3%BC%20%22open", "").await;
     let detail = reply.problem(400);
     assert!(detail.starts_with("query: "), "{detail}");
-    assert_eq!(
-        (&reply.json()["position"], &reply.json()["column"]),
-        (&json!(3), &json!(3))
-    );
+    assert_eq!((&reply.json()["position"], &reply.json()["column"]), (&json!(3), &json!(3)));
     let body = r#"{"query": "cat", "filter": "(dog"}"#;
     let reply = ask(&router, "POST", "/v1/indexes/papers/search", body).await;
     assert!(reply.problem(400).starts_with("filter: "));
@@ -598,26 +382,15 @@ async fn every_route_is_served() {
         assert!(served && reply.status != 405, "{} {uri}", route.method);
     }
     let page = ask(&router, "GET", "/", "").await;
-    assert!(
-        page.headers[header::CONTENT_TYPE]
-            .to_str()
-            .unwrap()
-            .starts_with("text/html")
-    );
+    assert!(page.headers[header::CONTENT_TYPE].to_str().unwrap().starts_with("text/html"));
     let text = String::from_utf8(page.body.to_vec()).unwrap();
-    assert!(
-        !text.contains("http://") && !text.contains("https://"),
-        "the console needs no network"
-    );
+    assert!(!text.contains("http://") && !text.contains("https://"), "the console needs no network");
 }
 
 #[tokio::test]
 async fn a_node_adds_routes_of_its_own() {
     let metrics = Router::new().route("/metrics", axum::routing::get(async || "up 1\n"));
-    let (_, router) = with(Settings {
-        extra: Some(metrics),
-        ..Settings::default()
-    });
+    let (_, router) = with(Settings { extra: Some(metrics), ..Settings::default() });
     assert_eq!(ask(&router, "GET", "/metrics", "").await.body, "up 1\n");
     ask(&router, "GET", "/nowhere", "").await.problem(404);
 }
@@ -626,19 +399,11 @@ async fn a_node_adds_routes_of_its_own() {
 async fn every_kind_of_error_has_its_status() {
     let (fake, router) = papers().await;
     for kind in status::KINDS {
-        fake.fail(Some(
-            Error::new(kind, "for this reason").retry_after(Duration::from_millis(1_500)),
-        ));
+        fake.fail(Some(Error::new(kind, "for this reason").retry_after(Duration::from_millis(1_500))));
         let reply = ask(&router, "GET", "/v1/indexes/papers/search?q=cat", "").await;
         assert_eq!(reply.problem(status::http(kind)), "for this reason");
-        assert_eq!(
-            reply.json()["type"],
-            format!("urn:windrow:{}", status::name(kind))
-        );
-        let retry = reply
-            .headers
-            .get(header::RETRY_AFTER)
-            .map(|after| after.to_str().unwrap());
+        assert_eq!(reply.json()["type"], format!("urn:windrow:{}", status::name(kind)));
+        let retry = reply.headers.get(header::RETRY_AFTER).map(|after| after.to_str().unwrap());
         let wanted = matches!(kind, Kind::Overloaded | Kind::Unavailable).then_some("2");
         assert_eq!(retry, wanted, "{kind:?}");
     }
@@ -656,25 +421,14 @@ async fn a_panic_is_one_requests_own() {
     let reply = ask(&router, "GET", "/v1/indexes/papers/search?q=cat", "").await;
     assert!(reply.problem(500).contains("defect"));
     fake.panic(false);
-    assert_eq!(
-        ask(&router, "GET", "/v1/indexes/papers/search?q=cat", "")
-            .await
-            .status,
-        200
-    );
+    assert_eq!(ask(&router, "GET", "/v1/indexes/papers/search?q=cat", "").await.status, 200);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_search_ends_at_its_deadline() {
     let (fake, router) = papers().await;
     let mut events = fake.hang();
-    let reply = ask(
-        &router,
-        "GET",
-        "/v1/indexes/papers/search?q=cat&timeout=50ms",
-        "",
-    )
-    .await;
+    let reply = ask(&router, "GET", "/v1/indexes/papers/search?q=cat&timeout=50ms", "").await;
     assert!(reply.problem(504).contains("longer timeout"));
     assert_eq!(events.recv().await, Some(Event::Began));
     assert_eq!(events.recv().await, Some(Event::Dropped));
@@ -683,14 +437,7 @@ async fn a_search_ends_at_its_deadline() {
 #[tokio::test]
 async fn too_many_requests_are_told_to_come_back() {
     let fake = Fake::new();
-    let router = router(
-        fake.clone(),
-        fake.clone(),
-        Settings {
-            requests_max: 1,
-            ..Settings::default()
-        },
-    );
+    let router = router(fake.clone(), fake.clone(), Settings { requests_max: 1, ..Settings::default() });
     let mut events = fake.hang();
     let first = ask(&router, "GET", "/v1/indexes/papers/search?q=cat", "");
     let second = async {
@@ -704,11 +451,7 @@ async fn too_many_requests_are_told_to_come_back() {
             assert_eq!(reply.headers[header::RETRY_AFTER], "1");
         }
     }
-    assert_eq!(
-        ask(&router, "GET", "/v1/indexes", "").await.status,
-        200,
-        "the place is free again"
-    );
+    assert_eq!(ask(&router, "GET", "/v1/indexes", "").await.status, 200, "the place is free again");
 }
 
 #[tokio::test]
@@ -718,20 +461,13 @@ async fn a_client_that_goes_away_drops_its_search() {
     let server = start(router, ServeSettings::default()).await;
 
     let mut stream = TcpStream::connect(server.address).await.unwrap();
-    stream
-        .write_all(b"GET /v1/indexes/papers/search?q=cat HTTP/1.1\r\nhost: x\r\n\r\n")
-        .await
-        .unwrap();
+    stream.write_all(b"GET /v1/indexes/papers/search?q=cat HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     assert_eq!(events.recv().await, Some(Event::Began));
     drop(stream);
     assert_eq!(events.recv().await, Some(Event::Dropped), "HTTP/1.1");
 
     let mut client = WindrowClient::new(server.channel().await);
-    let request = v1::SearchRequest {
-        index: "papers".into(),
-        query: "cat".into(),
-        ..Default::default()
-    };
+    let request = v1::SearchRequest { index: "papers".into(), query: "cat".into(), ..Default::default() };
     tokio::select! {
         _ = client.search(request) => panic!("it hangs"),
         event = events.recv() => assert_eq!(event, Some(Event::Began)),
@@ -765,19 +501,15 @@ async fn draining_finishes_what_was_asked_and_refuses_the_rest() {
 #[tokio::test]
 async fn a_connection_that_never_speaks_is_closed() {
     let (_, router) = papers().await;
-    let settings = ServeSettings {
-        header_read_timeout: Duration::from_millis(20),
-        ..ServeSettings::default()
-    };
+    let settings =
+        ServeSettings { header_read_timeout: Duration::from_millis(20), ..ServeSettings::default() };
     let server = start(router, settings).await;
     for begun in ["", "GET / HTTP/1.1\r\nhost:"] {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         stream.write_all(begun.as_bytes()).await.unwrap();
         let mut rest = Vec::new();
         let read = stream.read_to_end(&mut rest);
-        let _closed = tokio::time::timeout(Duration::from_secs(20), read)
-            .await
-            .expect("it is closed");
+        let _closed = tokio::time::timeout(Duration::from_secs(20), read).await.expect("it is closed");
     }
     server.stop().await;
 }
@@ -785,21 +517,13 @@ async fn a_connection_that_never_speaks_is_closed() {
 #[tokio::test]
 async fn connections_are_bounded() {
     let (_, router) = papers().await;
-    let server = start(
-        router,
-        ServeSettings {
-            connections_max: 1,
-            ..ServeSettings::default()
-        },
-    )
-    .await;
+    let server = start(router, ServeSettings { connections_max: 1, ..ServeSettings::default() }).await;
     let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     let first = TcpStream::connect(server.address).await.unwrap();
     let mut second = TcpStream::connect(server.address).await.unwrap();
     second.write_all(request).await.unwrap();
     let mut text = String::new();
-    let waits =
-        tokio::time::timeout(Duration::from_millis(50), second.read_to_string(&mut text)).await;
+    let waits = tokio::time::timeout(Duration::from_millis(50), second.read_to_string(&mut text)).await;
     assert!(waits.is_err(), "the first connection has the only place");
     drop(first);
     second.read_to_string(&mut text).await.unwrap();
@@ -814,27 +538,15 @@ struct Case {
 }
 
 fn cases() -> Vec<Case> {
-    let message = |query: &str| v1::SearchRequest {
-        index: "papers".into(),
-        query: query.into(),
-        ..Default::default()
-    };
-    let index = |message: v1::SearchRequest, index: &str| v1::SearchRequest {
-        index: index.into(),
-        ..message
-    };
+    let message =
+        |query: &str| v1::SearchRequest { index: "papers".into(), query: query.into(), ..Default::default() };
+    let index =
+        |message: v1::SearchRequest, index: &str| v1::SearchRequest { index: index.into(), ..message };
     vec![
-        Case {
-            url: "papers/search?q=cat",
-            message: message("cat"),
-        },
+        Case { url: "papers/search?q=cat", message: message("cat") },
         Case {
             url: "papers/search?q=cat&limit=1&offset=1",
-            message: v1::SearchRequest {
-                limit: Some(1),
-                offset: 1,
-                ..message("cat")
-            },
+            message: v1::SearchRequest { limit: Some(1), offset: 1, ..message("cat") },
         },
         Case {
             url: "papers/search?q=*&count=none&fields=",
@@ -853,61 +565,28 @@ fn cases() -> Vec<Case> {
                 ..message("*")
             },
         },
-        Case {
-            url: "papers/search?q=nothing",
-            message: message("nothing"),
-        },
-        Case {
-            url: "papers/search?q=%C3%BC%20%22open",
-            message: message("ü \"open"),
-        },
-        Case {
-            url: "papers/search?q=",
-            message: message(""),
-        },
+        Case { url: "papers/search?q=nothing", message: message("nothing") },
+        Case { url: "papers/search?q=%C3%BC%20%22open", message: message("ü \"open") },
+        Case { url: "papers/search?q=", message: message("") },
         Case {
             url: "papers/search?q=a&filter=(b",
-            message: v1::SearchRequest {
-                filter: Some("(b".into()),
-                ..message("a")
-            },
+            message: v1::SearchRequest { filter: Some("(b".into()), ..message("a") },
         },
         Case {
             url: "papers/search?q=a&limit=10001",
-            message: v1::SearchRequest {
-                limit: Some(10_001),
-                ..message("a")
-            },
+            message: v1::SearchRequest { limit: Some(10_001), ..message("a") },
         },
         Case {
             url: "papers/search?q=a&token=x",
-            message: v1::SearchRequest {
-                token: Some("x".into()),
-                ..message("a")
-            },
+            message: v1::SearchRequest { token: Some("x".into()), ..message("a") },
         },
-        Case {
-            url: "papers/search?q=a&at=99",
-            message: v1::SearchRequest {
-                at: Some(99),
-                ..message("a")
-            },
-        },
+        Case { url: "papers/search?q=a&at=99", message: v1::SearchRequest { at: Some(99), ..message("a") } },
         Case {
             url: "papers/search?q=a&timeout=301s",
-            message: v1::SearchRequest {
-                timeout_ms: Some(301_000),
-                ..message("a")
-            },
+            message: v1::SearchRequest { timeout_ms: Some(301_000), ..message("a") },
         },
-        Case {
-            url: "none/search?q=a",
-            message: index(message("a"), "none"),
-        },
-        Case {
-            url: "NONE/search?q=a",
-            message: index(message("a"), "NONE"),
-        },
+        Case { url: "none/search?q=a", message: index(message("a"), "none") },
+        Case { url: "NONE/search?q=a", message: index(message("a"), "NONE") },
     ]
 }
 
@@ -931,10 +610,7 @@ fn http_view(reply: &Reply) -> Value {
     if reply.status == 200 {
         return json;
     }
-    let kind = json["type"]
-        .as_str()
-        .unwrap()
-        .trim_start_matches("urn:windrow:");
+    let kind = json["type"].as_str().unwrap().trim_start_matches("urn:windrow:");
     let position = json.get("position").cloned().unwrap_or_default();
     json!({"kind": kind, "message": json["detail"], "position": position})
 }
@@ -953,158 +629,60 @@ async fn both_faces_give_the_same_answers() {
         fake.fail(Some(Error::new(kind, "for this reason")));
         for Case { url, message } in cases().into_iter().take(1) {
             let http = ask(&router, "GET", &format!("/v1/indexes/{url}"), "").await;
-            assert_eq!(
-                http_view(&http),
-                grpc_view(client.search(message).await),
-                "{kind:?}"
-            );
+            assert_eq!(http_view(&http), grpc_view(client.search(message).await), "{kind:?}");
         }
     }
     fake.fail(None);
 
-    let list = client
-        .list_indexes(v1::ListIndexesRequest {})
-        .await
-        .unwrap()
-        .into_inner();
+    let list = client.list_indexes(v1::ListIndexesRequest {}).await.unwrap().into_inner();
     let json = ask(&router, "GET", "/v1/indexes", "").await.json();
     assert_eq!(json["indexes"][0]["uid"], list.indexes[0].uid);
     assert_eq!(json["indexes"][0]["documents"], list.indexes[0].documents);
 
-    let create = v1::CreateIndexRequest {
-        name: "papers".into(),
-        ..Default::default()
-    };
+    let create = v1::CreateIndexRequest { name: "papers".into(), ..Default::default() };
     let http = ask(&router, "PUT", "/v1/indexes/papers", "").await;
     let grpc = client.create_index(create).await.unwrap_err();
     assert_eq!(http_view(&http), error_view(&grpc.into()));
-    let create = v1::CreateIndexRequest {
-        name: "zero".into(),
-        shards: Some(0),
-        ..Default::default()
-    };
+    let create = v1::CreateIndexRequest { name: "zero".into(), shards: Some(0), ..Default::default() };
     let http = ask(&router, "PUT", "/v1/indexes/zero", "{\"shards\": 0}").await;
     let grpc = client.create_index(create).await.unwrap_err();
     assert_eq!(http_view(&http), error_view(&grpc.into()));
-    let create = v1::CreateIndexRequest {
-        name: "new".into(),
-        shards: Some(3),
-        ..Default::default()
-    };
-    assert_eq!(
-        client
-            .create_index(create)
-            .await
-            .unwrap()
-            .into_inner()
-            .shards,
-        3
-    );
-    let described = client
-        .describe_index(v1::DescribeIndexRequest { name: "new".into() })
-        .await
-        .unwrap()
-        .into_inner();
+    let create = v1::CreateIndexRequest { name: "new".into(), shards: Some(3), ..Default::default() };
+    assert_eq!(client.create_index(create).await.unwrap().into_inner().shards, 3);
+    let described =
+        client.describe_index(v1::DescribeIndexRequest { name: "new".into() }).await.unwrap().into_inner();
     let json = ask(&router, "GET", "/v1/indexes/new", "").await.json();
-    assert_eq!(
-        (&json["shards"], &json["uid"]),
-        (&json!(described.shards), &json!(described.uid))
-    );
+    assert_eq!((&json["shards"], &json["uid"]), (&json!(described.shards), &json!(described.uid)));
 
     let lines = ["{\"id\": \"1\"}", "{oops", "{\"id\":\"busy\"}"];
-    let http = ask(
-        &router,
-        "POST",
-        "/v1/indexes/new/documents?refresh=wait",
-        lines.join("\n"),
-    )
-    .await
-    .json();
-    let documents = lines
-        .iter()
-        .map(|line| Bytes::from_static(line.as_bytes()))
-        .collect();
-    let write = v1::WriteRequest {
-        index: "new".into(),
-        documents,
-        refresh: v1::Refresh::Wait.into(),
-    };
+    let http = ask(&router, "POST", "/v1/indexes/new/documents?refresh=wait", lines.join("\n")).await.json();
+    let documents = lines.iter().map(|line| Bytes::from_static(line.as_bytes())).collect();
+    let write = v1::WriteRequest { index: "new".into(), documents, refresh: v1::Refresh::Wait.into() };
     let grpc = client.write(write).await.unwrap().into_inner();
-    assert_eq!(
-        (&http["accepted"], &http["searchable"]),
-        (&json!(grpc.accepted), &json!(grpc.searchable))
-    );
+    assert_eq!((&http["accepted"], &http["searchable"]), (&json!(grpc.accepted), &json!(grpc.searchable)));
     for (place, failure) in grpc.failures.iter().enumerate() {
         let wanted = json!({"line": failure.line, "id": failure.id, "reason": failure.reason, "kind": failure.kind, "retry": failure.retry});
         assert_eq!(http["failures"][place], wanted);
     }
-    let empty = v1::WriteRequest {
-        index: "new".into(),
-        ..Default::default()
-    };
+    let empty = v1::WriteRequest { index: "new".into(), ..Default::default() };
     let http = ask(&router, "POST", "/v1/indexes/new/documents", "").await;
-    assert_eq!(
-        http_view(&http),
-        error_view(&client.write(empty).await.unwrap_err().into())
-    );
+    assert_eq!(http_view(&http), error_view(&client.write(empty).await.unwrap_err().into()));
 
-    let get = |id: &str| v1::GetDocumentRequest {
-        index: "papers".into(),
-        id: id.into(),
-        token: None,
-    };
+    let get = |id: &str| v1::GetDocumentRequest { index: "papers".into(), id: id.into(), token: None };
     let http = ask(&router, "GET", "/v1/indexes/papers/documents/a", "").await;
-    assert_eq!(
-        client
-            .get_document(get("a"))
-            .await
-            .unwrap()
-            .into_inner()
-            .source,
-        http.body
-    );
+    assert_eq!(client.get_document(get("a")).await.unwrap().into_inner().source, http.body);
     let http = ask(&router, "GET", "/v1/indexes/papers/documents/zzz", "").await;
-    assert_eq!(
-        http_view(&http),
-        error_view(&client.get_document(get("zzz")).await.unwrap_err().into())
-    );
-    let delete = v1::DeleteDocumentRequest {
-        index: "papers".into(),
-        id: "a".into(),
-        refresh: 0,
-    };
-    assert_eq!(
-        client
-            .delete_document(delete)
-            .await
-            .unwrap()
-            .into_inner()
-            .accepted,
-        1
-    );
+    assert_eq!(http_view(&http), error_view(&client.get_document(get("zzz")).await.unwrap_err().into()));
+    let delete = v1::DeleteDocumentRequest { index: "papers".into(), id: "a".into(), refresh: 0 };
+    assert_eq!(client.delete_document(delete).await.unwrap().into_inner().accepted, 1);
 
-    let cluster = client
-        .cluster(v1::ClusterRequest {})
-        .await
-        .unwrap()
-        .into_inner();
+    let cluster = client.cluster(v1::ClusterRequest {}).await.unwrap().into_inner();
     let json = ask(&router, "GET", "/v1/cluster", "").await.json();
     assert_eq!(json["nodes"][0]["node"], cluster.nodes[0].node);
-    assert_eq!(
-        json["indexes"].as_array().unwrap().len(),
-        cluster.indexes.len()
-    );
-    assert_eq!(
-        json["indexes"][0]["shards"][0]["generation"],
-        cluster.indexes[0].shards[0].generation
-    );
-    client
-        .delete_index(v1::DeleteIndexRequest { name: "new".into() })
-        .await
-        .unwrap();
-    ask(&router, "GET", "/v1/indexes/new", "")
-        .await
-        .problem(404);
+    assert_eq!(json["indexes"].as_array().unwrap().len(), cluster.indexes.len());
+    assert_eq!(json["indexes"][0]["shards"][0]["generation"], cluster.indexes[0].shards[0].generation);
+    client.delete_index(v1::DeleteIndexRequest { name: "new".into() }).await.unwrap();
+    ask(&router, "GET", "/v1/indexes/new", "").await.problem(404);
     drop(client);
     server.stop().await;
 }
@@ -1133,18 +711,11 @@ async fn grpc_keeps_the_clients_deadline() {
 
 #[tokio::test]
 async fn grpc_messages_are_bounded() {
-    let (_, router) = with(Settings {
-        grpc_message_bytes_max: 1_000,
-        ..Settings::default()
-    });
+    let (_, router) = with(Settings { grpc_message_bytes_max: 1_000, ..Settings::default() });
     let server = start(router, ServeSettings::default()).await;
     let mut client = WindrowClient::new(server.channel().await);
     let documents = vec![Bytes::from(vec![b'x'; 2_000])];
-    let write = v1::WriteRequest {
-        index: "papers".into(),
-        documents,
-        refresh: 0,
-    };
+    let write = v1::WriteRequest { index: "papers".into(), documents, refresh: 0 };
     let error = Error::from(client.write(write).await.unwrap_err());
     assert_eq!(error.kind, Kind::TooLarge);
     drop(client);
@@ -1165,32 +736,16 @@ async fn health_and_reflection_answer() {
     let server = start(router.clone(), ServeSettings::default()).await;
     let channel = server.channel().await;
     let mut health = HealthClient::new(channel.clone());
-    let check = |service: &str| HealthCheckRequest {
-        service: service.into(),
-    };
+    let check = |service: &str| HealthCheckRequest { service: service.into() };
     for service in ["", "windrow.v1.Windrow"] {
-        let status = health
-            .check(check(service))
-            .await
-            .unwrap()
-            .into_inner()
-            .status();
+        let status = health.check(check(service)).await.unwrap().into_inner().status();
         assert_eq!(status, ServingStatus::Serving);
     }
-    assert_eq!(
-        health.check(check("nobody")).await.unwrap_err().code(),
-        tonic::Code::NotFound
-    );
+    assert_eq!(health.check(check("nobody")).await.unwrap_err().code(), tonic::Code::NotFound);
     let mut watch = health.watch(check("")).await.unwrap().into_inner();
-    assert_eq!(
-        watch.next().await.unwrap().unwrap().status(),
-        ServingStatus::Serving
-    );
+    assert_eq!(watch.next().await.unwrap().unwrap().status(), ServingStatus::Serving);
     fake.fail(Some(Error::unavailable("no view")));
-    assert_eq!(
-        watch.next().await.unwrap().unwrap().status(),
-        ServingStatus::NotServing
-    );
+    assert_eq!(watch.next().await.unwrap().unwrap().status(), ServingStatus::NotServing);
     drop(watch);
 
     let request = ServerReflectionRequest {
@@ -1199,32 +754,14 @@ async fn health_and_reflection_answer() {
     };
     let mut reflection = ServerReflectionClient::new(channel.clone());
     let requests = tokio_stream::iter([request]);
-    let mut replies = reflection
-        .server_reflection_info(requests)
-        .await
-        .unwrap()
-        .into_inner();
+    let mut replies = reflection.server_reflection_info(requests).await.unwrap().into_inner();
     let reply = replies.next().await.unwrap().unwrap();
-    let Some(MessageResponse::ListServicesResponse(list)) = reply.message_response else {
-        panic!("a list")
-    };
-    let names: Vec<&str> = list
-        .service
-        .iter()
-        .map(|service| service.name.as_str())
-        .collect();
-    assert!(
-        names.contains(&"windrow.v1.Windrow") && names.contains(&"grpc.health.v1.Health"),
-        "{names:?}"
-    );
+    let Some(MessageResponse::ListServicesResponse(list)) = reply.message_response else { panic!("a list") };
+    let names: Vec<&str> = list.service.iter().map(|service| service.name.as_str()).collect();
+    assert!(names.contains(&"windrow.v1.Windrow") && names.contains(&"grpc.health.v1.Health"), "{names:?}");
 
-    let alpha = ask(
-        &router,
-        "POST",
-        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-        "",
-    )
-    .await;
+    let alpha =
+        ask(&router, "POST", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "").await;
     assert_ne!(alpha.status, StatusCode::NOT_FOUND, "v1alpha is there too");
     let request = Request::post("/no.such.Service/Call")
         .header("content-type", "application/grpc")

@@ -138,8 +138,7 @@ impl Agent {
 
     async fn report(&mut self) -> bool {
         let opened = self.leaf.opened();
-        let news: Vec<Opened> =
-            opened.iter().filter(|open| !self.reported.contains(open)).cloned().collect();
+        let news: Vec<Opened> = opened.iter().filter(|open| !self.reported.contains(open)).cloned().collect();
         if news.is_empty() {
             return true;
         }

@@ -30,7 +30,13 @@ impl Shard {
     /// # Panics
     /// When the engine fails.
     #[must_use]
-    pub fn build(schema: &Schema, documents: &[(String, Bytes)], folder: &Path, segments: usize, heap_bytes: usize) -> Self {
+    pub fn build(
+        schema: &Schema,
+        documents: &[(String, Bytes)],
+        folder: &Path,
+        segments: usize,
+        heap_bytes: usize,
+    ) -> Self {
         let mapping = Mapping::new(schema);
         let files = Files::folder(folder).expect("the folder can be made");
         let mut writer = Writer::open(mapping.clone(), &files, "", heap_bytes).expect("a writer opens");

@@ -35,7 +35,11 @@ impl Metrics {
         describe_counter!(RECORDS, Unit::Count, "WAL records put");
         describe_counter!(SKIPPED, Unit::Count, "Operations that could not be applied");
         describe_counter!(PUBLISHED, Unit::Count, "Generations published");
-        describe_histogram!(PUBLISH_SECONDS, Unit::Seconds, "From a commit's start to its generation being open");
+        describe_histogram!(
+            PUBLISH_SECONDS,
+            Unit::Seconds,
+            "From a commit's start to its generation being open"
+        );
         describe_counter!(SEARCHES, Unit::Count, "Searches executed");
         describe_counter!(SCORED, Unit::Count, "Documents scored");
         Self {

@@ -10,7 +10,9 @@ use model::ids::{DefinitionNumber, Generation, IndexUid, NodeId, Seq, ShardId};
 use model::settings::Definition;
 use model::statistics::Statistics;
 use proto::controller::Opened;
-use proto::leaf::{Address, Fetch, Found, LeafHit, Search, ShardAt, ShardWrite, StatisticsFrom, StatisticsRequest};
+use proto::leaf::{
+    Address, Fetch, Found, LeafHit, Search, ShardAt, ShardWrite, StatisticsFrom, StatisticsRequest,
+};
 use proto::search::{Document, LeafProfile};
 use proto::{Error, leaf};
 use runtime::{CancellationToken, Deadline, OnError, Pool, PoolError, TaskScope};
@@ -134,7 +136,10 @@ impl Leaf {
                     _ => std::fs::create_dir_all(&path),
                 };
                 made.map_err(|error| {
-                    Error::unavailable(format!("{} cannot be written ({error}): fix its permissions or free some space", path.display()))
+                    Error::unavailable(format!(
+                        "{} cannot be written ({error}): fix its permissions or free some space",
+                        path.display()
+                    ))
                 })?;
             }
         }
@@ -182,8 +187,7 @@ impl Leaf {
         };
         let replica = Replica::new(uid.clone(), shard, mapping, folder, caches.clone(), parts.store.clone())
             .map_err(internal)?;
-        let manifest =
-            parts.store.newest_manifest(uid, shard).await.map_err(|error| from_store(&error))?;
+        let manifest = parts.store.newest_manifest(uid, shard).await.map_err(|error| from_store(&error))?;
         replica.open(manifest).await?;
         let shard = Shard {
             replica: Arc::new(replica),
@@ -232,7 +236,9 @@ impl Leaf {
             store: parts.store.clone(),
             replica: shard.replica.clone(),
             scratch: match &settings.data {
-                Data::Folder(folder) => Some(folder.join("scratch").join(uid.as_str()).join(number.to_string())),
+                Data::Folder(folder) => {
+                    Some(folder.join("scratch").join(uid.as_str()).join(number.to_string()))
+                }
                 Data::Memory => None,
             },
             settings: own,
@@ -447,7 +453,13 @@ impl leaf::Leaf for Leaf {
         .await
     }
 
-    async fn get(&self, uid: &IndexUid, at: ShardAt, id: &str, deadline: Deadline) -> Result<Option<Document>, Error> {
+    async fn get(
+        &self,
+        uid: &IndexUid,
+        at: ShardAt,
+        id: &str,
+        deadline: Deadline,
+    ) -> Result<Option<Document>, Error> {
         let opens = self.opens(uid, &[at])?;
         let id = id.to_owned();
         self.compute(deadline, move |_| {

@@ -43,7 +43,9 @@ pub(crate) struct Replica {
 /// The engine's error as a caller's.
 pub(crate) fn internal(error: engine::Error) -> Error {
     match error {
-        engine::Error::Stopped => Error::expired("the search was stopped at its deadline: allow more time or narrow the query"),
+        engine::Error::Stopped => {
+            Error::expired("the search was stopped at its deadline: allow more time or narrow the query")
+        }
         other => {
             tracing::error!(error = %other, "the engine failed");
             Error::internal(other.to_string())

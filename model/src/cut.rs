@@ -59,9 +59,7 @@ impl Cut {
     /// Live documents of all shards.
     #[must_use]
     pub fn documents(&self) -> u64 {
-        self.entries
-            .iter()
-            .fold(0, |sum, entry| sum.saturating_add(entry.documents))
+        self.entries.iter().fold(0, |sum, entry| sum.saturating_add(entry.documents))
     }
 }
 
@@ -102,9 +100,7 @@ pub fn next(
 
 /// The newest generation above `entry` that `needed` nodes serve and agree on.
 fn newest_ready(entry: &CutEntry, states: &[ReplicaState], needed: usize) -> Option<CutEntry> {
-    let newer = states
-        .iter()
-        .filter(|s| s.generation > entry.generation && s.seq >= entry.seq);
+    let newer = states.iter().filter(|s| s.generation > entry.generation && s.seq >= entry.seq);
     // Replicas that disagree on what a generation holds are no copies of each
     // other, so each version counts for itself.
     let mut nodes: BTreeMap<(Generation, Seq, u64), BTreeSet<&NodeId>> = BTreeMap::new();
@@ -113,11 +109,7 @@ fn newest_ready(entry: &CutEntry, states: &[ReplicaState], needed: usize) -> Opt
         nodes.entry(version).or_default().insert(&state.node);
     }
     let ready = nodes.iter().rev().find(|(_, nodes)| nodes.len() >= needed);
-    ready.map(|(&(generation, seq, documents), _)| CutEntry {
-        generation,
-        seq,
-        documents,
-    })
+    ready.map(|(&(generation, seq, documents), _)| CutEntry { generation, seq, documents })
 }
 
 #[cfg(test)]
@@ -125,11 +117,7 @@ mod tests {
     use super::*;
 
     fn cut(generations: &[u64]) -> Cut {
-        let entry = |g: &u64| CutEntry {
-            generation: Generation(*g),
-            seq: Seq(*g * 10),
-            documents: 5,
-        };
+        let entry = |g: &u64| CutEntry { generation: Generation(*g), seq: Seq(*g * 10), documents: 5 };
         Cut {
             uid: IndexUid::from_bits(7),
             number: CutNumber(1),
@@ -156,20 +144,11 @@ mod tests {
     #[test]
     fn a_shard_moves_when_two_copies_serve_it_and_delays_no_other() {
         let replicas = BTreeMap::from([
-            (
-                ShardId(0),
-                vec![state("a", 3), state("b", 3), state("b", 4)],
-            ),
+            (ShardId(0), vec![state("a", 3), state("b", 3), state("b", 4)]),
             (ShardId(1), vec![state("a", 2), state("a", 2)]),
         ]);
-        assert_eq!(
-            generations(next(&cut(&[1, 1]), &replicas, 3)),
-            Some(vec![3, 1])
-        );
-        assert_eq!(
-            generations(next(&cut(&[1, 1]), &replicas, 1)),
-            Some(vec![4, 2])
-        );
+        assert_eq!(generations(next(&cut(&[1, 1]), &replicas, 3)), Some(vec![3, 1]));
+        assert_eq!(generations(next(&cut(&[1, 1]), &replicas, 1)), Some(vec![4, 2]));
         assert_eq!(generations(next(&cut(&[3, 1]), &replicas, 2)), None);
     }
 
@@ -182,10 +161,7 @@ mod tests {
 
     #[test]
     fn replicas_that_disagree_do_not_count_together() {
-        let other = ReplicaState {
-            documents: 99,
-            ..state("b", 3)
-        };
+        let other = ReplicaState { documents: 99, ..state("b", 3) };
         let replicas = BTreeMap::from([(ShardId(0), vec![state("a", 3), other])]);
         assert_eq!(next(&cut(&[1]), &replicas, 2), None);
     }
@@ -195,19 +171,13 @@ mod tests {
         let cut = cut(&[2, 3]);
         let token = |seqs: &[(u32, u64)]| Token {
             uid: cut.uid.clone(),
-            seqs: seqs
-                .iter()
-                .map(|(shard, seq)| (ShardId(*shard), Seq(*seq)))
-                .collect(),
+            seqs: seqs.iter().map(|(shard, seq)| (ShardId(*shard), Seq(*seq))).collect(),
         };
         assert!(cut.contains(&token(&[])));
         assert!(cut.contains(&token(&[(0, 20), (1, 30)])));
         assert!(!cut.contains(&token(&[(0, 20), (1, 31)])));
         assert!(!cut.contains(&token(&[(7, 1)])));
-        assert!(!cut.contains(&Token {
-            uid: IndexUid::from_bits(8),
-            ..token(&[])
-        }));
+        assert!(!cut.contains(&Token { uid: IndexUid::from_bits(8), ..token(&[]) }));
         assert_eq!(cut.documents(), 10);
     }
 }

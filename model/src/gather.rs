@@ -39,18 +39,13 @@ impl Ranked {
     }
 
     fn rank(&self, other: &Self) -> Ordering {
-        other
-            .score
-            .total_cmp(&self.score)
-            .then(self.hash.cmp(&other.hash))
+        other.score.total_cmp(&self.score).then(self.hash.cmp(&other.hash))
     }
 }
 
 impl Ord for Ranked {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.rank(other)
-            .then(self.shard.cmp(&other.shard))
-            .then(self.index.cmp(&other.index))
+        self.rank(other).then(self.shard.cmp(&other.shard)).then(self.index.cmp(&other.index))
     }
 }
 
@@ -154,10 +149,7 @@ impl Total {
     /// Exactly `value`.
     #[must_use]
     pub fn exactly(value: u64) -> Self {
-        Self {
-            value,
-            relation: Relation::Eq,
-        }
+        Self { value, relation: Relation::Eq }
     }
 
     /// Sums the totals of disjoint shards; `None` for [`Count::None`].
@@ -176,10 +168,9 @@ impl Total {
         match count {
             Count::None => None,
             Count::Exact => Some(sum),
-            Count::Bounded(bound) if sum.value > bound => Some(Self {
-                value: bound,
-                relation: Relation::Gte,
-            }),
+            Count::Bounded(bound) if sum.value > bound => {
+                Some(Self { value: bound, relation: Relation::Gte })
+            }
             Count::Bounded(_) => Some(sum),
         }
     }
@@ -224,19 +215,10 @@ mod tests {
         let exact = [Total::exactly(3), Total::exactly(4)];
         assert_eq!(Total::sum(exact, Count::Exact), Some(Total::exactly(7)));
         assert_eq!(Total::sum(exact, Count::None), None);
-        assert_eq!(
-            Total::sum(exact, Count::Bounded(7)),
-            Some(Total::exactly(7))
-        );
-        assert_eq!(
-            Total::sum(exact, Count::Bounded(6)),
-            Some(part(6, Relation::Gte))
-        );
+        assert_eq!(Total::sum(exact, Count::Bounded(7)), Some(Total::exactly(7)));
+        assert_eq!(Total::sum(exact, Count::Bounded(6)), Some(part(6, Relation::Gte)));
         let stopped = [part(6, Relation::Gte), part(6, Relation::Gte)];
-        assert_eq!(
-            Total::sum(stopped, Count::Bounded(6)),
-            Some(part(6, Relation::Gte))
-        );
+        assert_eq!(Total::sum(stopped, Count::Bounded(6)), Some(part(6, Relation::Gte)));
     }
 
     #[test]

@@ -121,11 +121,7 @@ impl IndexName {
             && text.len() <= INDEX_NAME_BYTES_MAX
             && plain(text.as_bytes()[0])
             && text.bytes().all(|b| plain(b) || b == b'_' || b == b'-');
-        if fine {
-            Ok(Self(text.into()))
-        } else {
-            Err(BadIndexName(text.chars().take(200).collect()))
-        }
+        if fine { Ok(Self(text.into())) } else { Err(BadIndexName(text.chars().take(200).collect())) }
     }
 
     /// The name as text.

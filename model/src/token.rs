@@ -52,10 +52,7 @@ impl Token {
     /// A token of nothing.
     #[must_use]
     pub fn new(uid: IndexUid) -> Self {
-        Self {
-            uid,
-            seqs: BTreeMap::new(),
-        }
+        Self { uid, seqs: BTreeMap::new() }
     }
 
     /// The token as text, safe in URLs.
@@ -89,10 +86,7 @@ impl Token {
             Some('2'..='9') => return Err(BadToken::Version),
             _ => return Err(BadToken::Damaged),
         }
-        let split = text
-            .len()
-            .checked_sub(CHECKSUM_DIGITS)
-            .ok_or(BadToken::Damaged)?;
+        let split = text.len().checked_sub(CHECKSUM_DIGITS).ok_or(BadToken::Damaged)?;
         let (body, sum) = text.split_at(split);
         if body.len() < 1 + UID_DIGITS || checksum(body) != sum {
             return Err(BadToken::Damaged);
@@ -149,18 +143,11 @@ fn hex(digit: u8) -> char {
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| {
-        char::from(byte)
-            .to_digit(16)
-            .and_then(|d| u8::try_from(d).ok())
-    };
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
         return None;
     };
-    pairs
-        .iter()
-        .map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?))
-        .collect()
+    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
 }
 
 fn push_varint(bytes: &mut Vec<u8>, mut number: u64) {
@@ -211,10 +198,7 @@ mod tests {
     fn token(seqs: &[(u32, u64)]) -> Token {
         Token {
             uid: IndexUid::from_bits(0xabc),
-            seqs: seqs
-                .iter()
-                .map(|(shard, seq)| (ShardId(*shard), Seq(*seq)))
-                .collect(),
+            seqs: seqs.iter().map(|(shard, seq)| (ShardId(*shard), Seq(*seq))).collect(),
         }
     }
 
@@ -232,10 +216,7 @@ mod tests {
         let text = token(&all).encode();
         assert!(text.len() <= TOKEN_BYTES_MAX);
         assert_eq!(Token::decode(&text), Ok(token(&all)));
-        assert_eq!(
-            Token::decode(&"1".repeat(TOKEN_BYTES_MAX + 1)),
-            Err(BadToken::Damaged)
-        );
+        assert_eq!(Token::decode(&"1".repeat(TOKEN_BYTES_MAX + 1)), Err(BadToken::Damaged));
     }
 
     #[test]

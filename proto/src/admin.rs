@@ -166,7 +166,12 @@ pub trait Admin: Send + Sync + 'static {
     /// # Errors
     /// [`Kind::Conflict`] when the name is taken, [`Kind::Invalid`] when the
     /// definition is.
-    async fn create_index(&self, name: IndexName, definition: Definition, deadline: Deadline) -> Result<IndexInfo, Error>;
+    async fn create_index(
+        &self,
+        name: IndexName,
+        definition: Definition,
+        deadline: Deadline,
+    ) -> Result<IndexInfo, Error>;
 
     /// Lists the indexes by name.
     ///
@@ -200,7 +205,13 @@ pub trait Admin: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Kind::NotFound`] without the index.
-    async fn get(&self, index: &IndexName, id: &str, token: Option<Token>, deadline: Deadline) -> Result<Option<Document>, Error>;
+    async fn get(
+        &self,
+        index: &IndexName,
+        id: &str,
+        token: Option<Token>,
+        deadline: Deadline,
+    ) -> Result<Option<Document>, Error>;
 
     /// Returns the state of the cluster, as this node sees it.
     ///

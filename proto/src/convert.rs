@@ -24,15 +24,9 @@ use crate::{Error, admin, search, status, v1};
 pub fn analyzer(name: &str) -> Result<Analyzer, Error> {
     let text: StrDeserializer<'_, NameError> = name.into_deserializer();
     Analyzer::deserialize(text).map_err(|_unknown| {
-        let known: Vec<String> = Analyzer::ALL
-            .iter()
-            .map(|known| analyzer_name(*known))
-            .collect();
+        let known: Vec<String> = Analyzer::ALL.iter().map(|known| analyzer_name(*known)).collect();
         let name: String = name.chars().take(100).collect();
-        Error::invalid(format!(
-            "there is no analyzer {name:?}; use one of: {}",
-            known.join(", ")
-        ))
+        Error::invalid(format!("there is no analyzer {name:?}; use one of: {}", known.join(", ")))
     })
 }
 
@@ -73,12 +67,7 @@ impl TryFrom<v1::Schema> for schema::Schema {
             Err(unknown) => return Err(Error::invalid(format!("combine: {unknown}"))),
         };
         let default_fields = message.default_fields.into_iter().map(Into::into).collect();
-        Ok(Self {
-            fields,
-            default_fields,
-            default_operator,
-            combine,
-        })
+        Ok(Self { fields, default_fields, default_operator, combine })
     }
 }
 
@@ -94,10 +83,7 @@ impl From<schema::Schema> for v1::Schema {
                 FieldType::Bool => v1::FieldType::Bool,
                 FieldType::Date => v1::FieldType::Date,
             };
-            v1::Field {
-                r#type: kind.into(),
-                analyzer: field.analyzer.map(analyzer_name),
-            }
+            v1::Field { r#type: kind.into(), analyzer: field.analyzer.map(analyzer_name) }
         };
         let operator = match schema.default_operator {
             Operator::And => v1::Operator::And,
@@ -108,16 +94,8 @@ impl From<schema::Schema> for v1::Schema {
             Combine::Sum => v1::Combine::Sum,
         };
         Self {
-            fields: schema
-                .fields
-                .iter()
-                .map(|(name, f)| (name.to_string(), field(f)))
-                .collect(),
-            default_fields: schema
-                .default_fields
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
+            fields: schema.fields.iter().map(|(name, f)| (name.to_string(), field(f))).collect(),
+            default_fields: schema.default_fields.iter().map(ToString::to_string).collect(),
             default_operator: operator.into(),
             combine: combine.into(),
         }
@@ -129,17 +107,12 @@ impl TryFrom<v1::CreateIndexRequest> for Definition {
 
     /// The definition, checked, with defaults for what is absent.
     fn try_from(message: v1::CreateIndexRequest) -> Result<Self, Error> {
-        let schema = message
-            .schema
-            .map(TryInto::try_into)
-            .transpose()?
-            .unwrap_or_default();
+        let schema = message.schema.map(TryInto::try_into).transpose()?.unwrap_or_default();
         let mut definition = Self::of(schema);
         definition.shards = message.shards.unwrap_or(definition.shards);
         definition.copies = message.copies.unwrap_or(definition.copies);
-        definition.refresh_interval_ms = message
-            .refresh_interval_ms
-            .unwrap_or(definition.refresh_interval_ms);
+        definition.refresh_interval_ms =
+            message.refresh_interval_ms.unwrap_or(definition.refresh_interval_ms);
         definition.check().map_err(|bad| Error::invalid(bad.0))?;
         Ok(definition)
     }
@@ -204,19 +177,13 @@ impl From<v1::Count> for gather::Count {
 
 impl From<search::Document> for v1::Document {
     fn from(document: search::Document) -> Self {
-        Self {
-            id: document.id,
-            source: document.source,
-        }
+        Self { id: document.id, source: document.source }
     }
 }
 
 impl From<search::Answer> for v1::SearchResponse {
     fn from(answer: search::Answer) -> Self {
-        let hit = |hit: search::Hit| v1::Hit {
-            document: Some(hit.document.into()),
-            score: hit.score,
-        };
+        let hit = |hit: search::Hit| v1::Hit { document: Some(hit.document.into()), score: hit.score };
         let total = |total: gather::Total| v1::Total {
             value: total.value,
             relation: match total.relation {
@@ -227,12 +194,7 @@ impl From<search::Answer> for v1::SearchResponse {
         let coverage = v1::Coverage {
             shards: answer.coverage.shards,
             answered: answer.coverage.answered,
-            missing: answer
-                .coverage
-                .missing
-                .iter()
-                .map(|shard| shard.0)
-                .collect(),
+            missing: answer.coverage.missing.iter().map(|shard| shard.0).collect(),
             documents: answer.coverage.documents,
         };
         Self {
@@ -255,14 +217,8 @@ impl TryFrom<v1::SearchResponse> for search::Answer {
         let lacks = |what: &str| Error::internal(format!("read the answer: it lacks its {what}"));
         let hit = |hit: v1::Hit| {
             let document = hit.document.ok_or_else(|| lacks("document"))?;
-            let document = search::Document {
-                id: document.id,
-                source: document.source,
-            };
-            Ok(search::Hit {
-                score: hit.score,
-                document,
-            })
+            let document = search::Document { id: document.id, source: document.source };
+            Ok(search::Hit { score: hit.score, document })
         };
         let total = |total: v1::Total| {
             let relation = match total.relation() {
@@ -270,18 +226,11 @@ impl TryFrom<v1::SearchResponse> for search::Answer {
                 v1::Relation::Gte => Relation::Gte,
                 v1::Relation::Unspecified => return Err(lacks("relation")),
             };
-            Ok(gather::Total {
-                value: total.value,
-                relation,
-            })
+            Ok(gather::Total { value: total.value, relation })
         };
         let coverage = message.coverage.ok_or_else(|| lacks("coverage"))?;
         Ok(Self {
-            hits: message
-                .hits
-                .into_iter()
-                .map(hit)
-                .collect::<Result<_, Error>>()?,
+            hits: message.hits.into_iter().map(hit).collect::<Result<_, Error>>()?,
             total: message.total.map(total).transpose()?,
             coverage: search::Coverage {
                 shards: coverage.shards,
@@ -346,10 +295,7 @@ impl From<admin::ClusterState> for v1::ClusterResponse {
             replicas: shard
                 .replicas
                 .iter()
-                .map(|(node, generation)| v1::Replica {
-                    node: node.to_string(),
-                    generation: generation.0,
-                })
+                .map(|(node, generation)| v1::Replica { node: node.to_string(), generation: generation.0 })
                 .collect(),
             generation: shard.generation.0,
             seq: shard.seq.0,
@@ -399,52 +345,27 @@ mod tests {
                 "default_fields": ["t"], "default_operator": "or", "combine": "sum"}"#,
         )
         .unwrap();
-        assert_eq!(
-            schema::Schema::try_from(v1::Schema::from(schema.clone())),
-            Ok(schema)
-        );
+        assert_eq!(schema::Schema::try_from(v1::Schema::from(schema.clone())), Ok(schema));
     }
 
     #[test]
     fn a_field_without_a_type_is_refused() {
         let fields = [("x".to_owned(), v1::Field::default())].into();
-        let schema = v1::Schema {
-            fields,
-            ..Default::default()
-        };
-        let request = v1::CreateIndexRequest {
-            schema: Some(schema),
-            ..Default::default()
-        };
-        assert!(
-            Definition::try_from(request)
-                .unwrap_err()
-                .message
-                .contains("no type")
-        );
+        let schema = v1::Schema { fields, ..Default::default() };
+        let request = v1::CreateIndexRequest { schema: Some(schema), ..Default::default() };
+        assert!(Definition::try_from(request).unwrap_err().message.contains("no type"));
     }
 
     #[test]
     fn answers_survive_the_trip() {
         let hit = search::Hit {
             score: 0.1 + 0.2,
-            document: search::Document {
-                id: "a".into(),
-                source: "{}".into(),
-            },
+            document: search::Document { id: "a".into(), source: "{}".into() },
         };
-        let coverage = search::Coverage {
-            shards: 2,
-            answered: 1,
-            missing: vec![ShardId(1)],
-            documents: 0.5,
-        };
+        let coverage = search::Coverage { shards: 2, answered: 1, missing: vec![ShardId(1)], documents: 0.5 };
         let answer = search::Answer {
             hits: vec![hit],
-            total: Some(gather::Total {
-                value: 9,
-                relation: Relation::Gte,
-            }),
+            total: Some(gather::Total { value: 9, relation: Relation::Gte }),
             coverage,
             uid: IndexUid::from_bits(7),
             cut: CutNumber(3),

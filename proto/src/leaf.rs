@@ -177,5 +177,11 @@ pub trait Leaf: Send + Sync + 'static {
     ///
     /// # Errors
     /// As [`Leaf::statistics`].
-    async fn get(&self, uid: &IndexUid, at: ShardAt, id: &str, deadline: Deadline) -> Result<Option<Document>, Error>;
+    async fn get(
+        &self,
+        uid: &IndexUid,
+        at: ShardAt,
+        id: &str,
+        deadline: Deadline,
+    ) -> Result<Option<Document>, Error>;
 }

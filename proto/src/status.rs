@@ -101,10 +101,9 @@ pub fn kind_of(code: Code) -> Kind {
         Code::Unavailable => Kind::Unavailable,
         // tonic's own timeout arrives as Cancelled.
         Code::DeadlineExceeded | Code::Cancelled => Kind::Expired,
-        Code::InvalidArgument
-        | Code::Unimplemented
-        | Code::PermissionDenied
-        | Code::Unauthenticated => Kind::Invalid,
+        Code::InvalidArgument | Code::Unimplemented | Code::PermissionDenied | Code::Unauthenticated => {
+            Kind::Invalid
+        }
         Code::Ok | Code::Internal | Code::Unknown | Code::DataLoss => Kind::Internal,
     }
 }
@@ -163,10 +162,7 @@ impl From<Error> for Status {
         let status = RpcStatus {
             code: code.into(),
             message: error.message.clone(),
-            details: vec![Any {
-                type_url: DETAIL_TYPE.into(),
-                value: detail.encode_to_vec(),
-            }],
+            details: vec![Any { type_url: DETAIL_TYPE.into(), value: detail.encode_to_vec() }],
         };
         Self::with_details(code, error.message, status.encode_to_vec().into())
     }
@@ -177,18 +173,12 @@ impl From<Status> for Error {
     fn from(status: Status) -> Self {
         let detail = RpcStatus::decode(status.details())
             .ok()
-            .and_then(|rpc| {
-                rpc.details
-                    .into_iter()
-                    .find(|any| any.type_url == DETAIL_TYPE)
-            })
+            .and_then(|rpc| rpc.details.into_iter().find(|any| any.type_url == DETAIL_TYPE))
             .and_then(|any| ErrorDetail::decode(any.value.as_slice()).ok())
             .unwrap_or_default();
         let kind = named(&detail.kind).unwrap_or_else(|| kind_of(status.code()));
         let mut error = Self::new(kind, status.message());
-        error.position = detail
-            .position
-            .and_then(|position| usize::try_from(position).ok());
+        error.position = detail.position.and_then(|position| usize::try_from(position).ok());
         error.retry_after = detail.retry_after_ms.map(Duration::from_millis);
         error
     }
@@ -216,22 +206,13 @@ mod tests {
 
     #[test]
     fn an_error_survives_grpc() {
-        let error = Error::invalid("a quote is missing")
-            .at(7)
-            .retry_after(Duration::from_secs(2));
+        let error = Error::invalid("a quote is missing").at(7).retry_after(Duration::from_secs(2));
         assert_eq!(Error::from(Status::from(error.clone())), error);
     }
 
     #[test]
     fn a_strangers_status_becomes_an_error() {
-        let error = Error::from(Status::with_details(
-            Code::Cancelled,
-            "late",
-            vec![7; 9].into(),
-        ));
-        assert_eq!(
-            (error.kind, error.message.as_str()),
-            (Kind::Expired, "late")
-        );
+        let error = Error::from(Status::with_details(Code::Cancelled, "late", vec![7; 9].into()));
+        assert_eq!((error.kind, error.message.as_str()), (Kind::Expired, "late"));
     }
 }

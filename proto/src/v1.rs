@@ -2,8 +2,7 @@
 //! `proto/windrow/v1/windrow.proto`.
 
 /// The descriptors of this package, encoded, for server reflection.
-pub const FILE_DESCRIPTOR_SET: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/windrow.v1.bin"));
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/windrow.v1.bin"));
 
 pub use generated::*;
 

@@ -145,10 +145,10 @@ impl Root {
     ) -> Result<Arc<Index>, Error> {
         definition.check().map_err(|error| Error::invalid(error.to_string()))?;
         let store = &self.parts().store;
-        let uid = store
-            .create_index(&name, &definition, deadline.instant())
-            .await
-            .map_err(|error| match error.kind() {
+        let uid =
+            store.create_index(&name, &definition, deadline.instant()).await.map_err(|error| match error
+                .kind()
+            {
                 store::Kind::Conflict => Error::conflict(format!(
                     "index {:?} exists already: choose another name, or delete it first",
                     name.as_str()

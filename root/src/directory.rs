@@ -24,6 +24,9 @@ impl Directory {
 
     pub(crate) fn get(&self, node: &NodeId) -> Result<Arc<dyn Leaf>, Error> {
         let leaves = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        leaves.get(node).cloned().ok_or_else(|| Error::unavailable(format!("leaf {node} is not reachable: retry")))
+        leaves
+            .get(node)
+            .cloned()
+            .ok_or_else(|| Error::unavailable(format!("leaf {node} is not reachable: retry")))
     }
 }

@@ -20,6 +20,6 @@ mod search;
 mod statistics;
 mod write;
 
+pub use cluster::{Index, Registry, View};
 pub use directory::Directory;
 pub use root::{Parts, Root, Settings};
-pub use cluster::{Index, Registry, View};

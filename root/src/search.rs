@@ -16,8 +16,8 @@ use runtime::Deadline;
 use tokio::time::Instant;
 
 use crate::root::Root;
-use cluster::Index;
 use crate::{fields, gather, statistics};
+use cluster::Index;
 
 /// The shards that one leaf is asked for.
 struct Group {
@@ -88,8 +88,7 @@ impl Root {
             node.map(Arc::new).map_err(|error| Error::invalid(error.to_string()))
         };
         let query = bind(&request.query, plan::bind)?;
-        let filter =
-            request.filter.as_ref().map(|filter| bind(filter, plan::bind_filter)).transpose()?;
+        let filter = request.filter.as_ref().map(|filter| bind(filter, plan::bind_filter)).transpose()?;
         phases.end("bind");
 
         let groups = self.choose(&pinned)?;
@@ -138,7 +137,8 @@ impl Root {
         for hit in &mut page {
             if let Some(fields) = &request.fields {
                 let source = &hit.document.source;
-                hit.document.source = if sourced { fields::project(source, fields) } else { Default::default() };
+                hit.document.source =
+                    if sourced { fields::project(source, fields) } else { Default::default() };
             }
         }
         let shards = pinned.definition.shards;
@@ -163,10 +163,7 @@ impl Root {
             })?;
             groups.entry(node).or_default().push(at);
         }
-        groups
-            .into_iter()
-            .map(|(node, shards)| Ok(Group { leaf: self.leaf(node)?, shards }))
-            .collect()
+        groups.into_iter().map(|(node, shards)| Ok(Group { leaf: self.leaf(node)?, shards })).collect()
     }
 
     /// Sums the statistics of the query's terms over the cut, asking leaves
@@ -194,9 +191,8 @@ impl Root {
                 deadline,
             };
             let leaf = group.leaf.clone();
-            (!shards.is_empty()).then(|| async move {
-                Ok::<_, Error>((shards, leaf.statistics(request).await?))
-            })
+            (!shards.is_empty())
+                .then(|| async move { Ok::<_, Error>((shards, leaf.statistics(request).await?)) })
         });
         let mut sum = Statistics::default();
         for (shards, counted) in try_join_all(ask).await? {
@@ -270,12 +266,11 @@ impl Root {
         deadline: Deadline,
     ) -> Result<Option<Document>, Error> {
         let shard = model::ids::shard_of(id, pinned.definition.shards);
-        let generation =
-            pinned.generation(shard).ok_or_else(|| Error::internal("the cut lacks a shard"))?;
+        let generation = pinned.generation(shard).ok_or_else(|| Error::internal("the cut lacks a shard"))?;
         let holders = pinned.holders.get(shard.0 as usize);
-        let node = holders.and_then(|holders| holders.first()).ok_or_else(|| {
-            Error::unavailable(format!("no live leaf holds shard {shard}: retry"))
-        })?;
+        let node = holders
+            .and_then(|holders| holders.first())
+            .ok_or_else(|| Error::unavailable(format!("no live leaf holds shard {shard}: retry")))?;
         self.leaf(node)?.get(&pinned.uid, ShardAt { shard, generation }, id, deadline).await
     }
 }

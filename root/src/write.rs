@@ -37,10 +37,9 @@ impl Root {
                 let schema = inferred(&lines, self.settings().inferred_from)?;
                 match self.create(name.clone(), Definition::of(schema), deadline).await {
                     // Another request was first.
-                    Err(error) if error.kind == Kind::Conflict => self
-                        .wait_for(deadline, |view| view.indexes.get(&name).cloned())
-                        .await
-                        .ok_or(error)?,
+                    Err(error) if error.kind == Kind::Conflict => {
+                        self.wait_for(deadline, |view| view.indexes.get(&name).cloned()).await.ok_or(error)?
+                    }
                     created => created?,
                 }
             }
@@ -109,9 +108,8 @@ impl Root {
             // A new index, or a shard between owners: soon there is one.
             None => {
                 let patience = Deadline::after(self.settings().owner_within).sooner(less(deadline));
-                let found = self.wait_for(patience, |view| {
-                    view.indexes.get(&index.name)?.owners.get(at)?.clone()
-                });
+                let found =
+                    self.wait_for(patience, |view| view.indexes.get(&index.name)?.owners.get(at)?.clone());
                 found.await.ok_or_else(|| {
                     Error::unavailable(format!("shard {shard} has no owner: retry"))
                         .retry_after(Duration::from_secs(1))
@@ -143,7 +141,11 @@ fn inferred(lines: &[(u64, Change)], most: usize) -> Result<Schema, Error> {
     Ok(infer(&sources))
 }
 
-fn split(schema: &Schema, shards: u32, lines: Vec<(u64, Change)>) -> (BTreeMap<ShardId, Batch>, Vec<Rejected>) {
+fn split(
+    schema: &Schema,
+    shards: u32,
+    lines: Vec<(u64, Change)>,
+) -> (BTreeMap<ShardId, Batch>, Vec<Rejected>) {
     let mut batches: BTreeMap<ShardId, Batch> = BTreeMap::new();
     let mut rejected = Vec::new();
     for (line, change) in lines {

@@ -117,9 +117,7 @@ impl Pool {
                         .map_err(|panic| PoolError::Panicked(said(panic.as_ref())));
                     Finished(Box::new(move || drop(reply.send(outcome))))
                 }
-                Verdict::Refuse(error) => {
-                    Finished(Box::new(move || drop(reply.send(Err(error)))))
-                }
+                Verdict::Refuse(error) => Finished(Box::new(move || drop(reply.send(Err(error))))),
             }),
         };
         match self.0.0.submit(job) {

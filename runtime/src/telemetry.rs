@@ -13,8 +13,8 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Bounds of every histogram in seconds, from a queue's microseconds to a
 /// timeout's half minute, three a decade.
 const BUCKETS_SECONDS: [f64; 22] = [
-    0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1,
-    0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0,
+    0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02,
+    0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0,
 ];
 
 /// Telemetry did not start.

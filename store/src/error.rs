@@ -54,10 +54,7 @@ pub(crate) enum Cause {
     #[error("the deadline passed while {0}")]
     Expired(&'static str),
     #[error("the store failed at {path}: {source}")]
-    Store {
-        path: String,
-        source: object_store::Error,
-    },
+    Store { path: String, source: object_store::Error },
     #[error("disk error at {}: {source}", path.display())]
     Disk { path: PathBuf, source: io::Error },
     #[error("a task of the store died: {0}")]
@@ -72,10 +69,9 @@ impl Error {
             Cause::Invalid(_) => Kind::Invalid,
             Cause::Missing { .. } | Cause::NoIndex(_) => Kind::NotFound,
             Cause::IndexExists(_) | Cause::Occupied { .. } => Kind::Conflict,
-            Cause::NoSpace { .. }
-            | Cause::ReadOnly { .. }
-            | Cause::Store { .. }
-            | Cause::Disk { .. } => Kind::Unavailable,
+            Cause::NoSpace { .. } | Cause::ReadOnly { .. } | Cause::Store { .. } | Cause::Disk { .. } => {
+                Kind::Unavailable
+            }
             Cause::Unknown { .. } => Kind::Unknown,
             Cause::Expired(_) => Kind::Expired,
             Cause::Damaged { .. } | Cause::Broken { .. } | Cause::Task(_) => Kind::Internal,
@@ -89,21 +85,14 @@ impl Error {
         source: object_store::Error,
     ) -> Self {
         if let object_store::Error::NotFound { .. } = source {
-            return Cause::Missing {
-                path: path.to_string(),
-            }
-            .into();
+            return Cause::Missing { path: path.to_string() }.into();
         }
         if let (Some(root), Some(io)) = (root, io_error(&source))
             && let Some(cause) = disk(root, io)
         {
             return cause.into();
         }
-        Cause::Store {
-            path: path.to_string(),
-            source,
-        }
-        .into()
+        Cause::Store { path: path.to_string(), source }.into()
     }
 
     /// Turns an error of the local disk into ours.
@@ -111,35 +100,20 @@ impl Error {
         let folder = path.parent().unwrap_or(path);
         match disk(folder, &source) {
             Some(cause) => cause.into(),
-            None => Cause::Disk {
-                path: path.into(),
-                source,
-            }
-            .into(),
+            None => Cause::Disk { path: path.into(), source }.into(),
         }
     }
 
     pub(crate) fn damaged(path: &impl ToString, what: impl Into<String>) -> Self {
-        Cause::Damaged {
-            path: path.to_string(),
-            what: what.into(),
-        }
-        .into()
+        Cause::Damaged { path: path.to_string(), what: what.into() }.into()
     }
 
     pub(crate) fn broken(path: &impl ToString, what: impl Into<String>) -> Self {
-        Cause::Broken {
-            path: path.to_string(),
-            what: what.into(),
-        }
-        .into()
+        Cause::Broken { path: path.to_string(), what: what.into() }.into()
     }
 
     pub(crate) fn missing(path: &impl ToString) -> Self {
-        Cause::Missing {
-            path: path.to_string(),
-        }
-        .into()
+        Cause::Missing { path: path.to_string() }.into()
     }
 }
 
@@ -153,17 +127,11 @@ impl From<Cause> for Error {
 fn disk(folder: &Folder, source: &io::Error) -> Option<Cause> {
     use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     match source.kind() {
-        StorageFull | QuotaExceeded => Some(Cause::NoSpace {
-            folder: folder.into(),
-        }),
-        ReadOnlyFilesystem => Some(Cause::ReadOnly {
-            folder: folder.into(),
-            why: "read-only file system".into(),
-        }),
-        PermissionDenied => Some(Cause::ReadOnly {
-            folder: folder.into(),
-            why: "permission denied".into(),
-        }),
+        StorageFull | QuotaExceeded => Some(Cause::NoSpace { folder: folder.into() }),
+        ReadOnlyFilesystem => {
+            Some(Cause::ReadOnly { folder: folder.into(), why: "read-only file system".into() })
+        }
+        PermissionDenied => Some(Cause::ReadOnly { folder: folder.into(), why: "permission denied".into() }),
         _ => None,
     }
 }
@@ -190,15 +158,9 @@ mod tests {
         let error = Error::of_store(
             Some(Folder::new("/data")),
             &"names/a/1".into(),
-            object_store::Error::Generic {
-                store: "LocalFileSystem",
-                source: Box::new(full),
-            },
+            object_store::Error::Generic { store: "LocalFileSystem", source: Box::new(full) },
         );
-        assert_eq!(
-            error.to_string(),
-            "no space left on /data: free some or move --data"
-        );
+        assert_eq!(error.to_string(), "no space left on /data: free some or move --data");
         assert_eq!(error.kind(), Kind::Unavailable);
     }
 }

@@ -39,15 +39,8 @@ impl Store {
     pub async fn put_file(&self, local: &Folder, path: &Path) -> Result<FileRef, Error> {
         let name = path.filename().unwrap_or_default().to_owned();
         let from = local.to_owned();
-        let (bytes, checksum) = spawn_blocking(move || digest(&from))
-            .await
-            .map_err(Cause::from)??;
-        let file = FileRef {
-            name,
-            path: path.to_string(),
-            bytes,
-            checksum,
-        };
+        let (bytes, checksum) = spawn_blocking(move || digest(&from)).await.map_err(Cause::from)??;
+        let file = FileRef { name, path: path.to_string(), bytes, checksum };
         if let Some(to) = self.on_disk(&file.path) {
             let (from, expected) = (local.to_owned(), file.clone());
             let linked = spawn_blocking(move || link_in(&from, &to, &expected)).await;
@@ -59,9 +52,7 @@ impl Store {
             self.put_parts(local, path).await?;
             return Ok(file);
         }
-        let whole = tokio::fs::read(local)
-            .await
-            .map_err(|error| Error::of_disk(local, error))?;
+        let whole = tokio::fs::read(local).await.map_err(|error| Error::of_disk(local, error))?;
         self.put_whole(whole.into(), path, file).await
     }
 
@@ -86,11 +77,7 @@ impl Store {
     pub async fn get_file(&self, file: &FileRef) -> Result<Bytes, Error> {
         let found = self.read(&Path::from(file.path.as_str())).await?;
         let bytes = found.ok_or_else(|| Error::missing(&file.path))?;
-        check(
-            file,
-            bytes.len() as u64,
-            &format!("{:032x}", xxh3_128(&bytes)),
-        )?;
+        check(file, bytes.len() as u64, &format!("{:032x}", xxh3_128(&bytes)))?;
         Ok(bytes)
     }
 
@@ -107,14 +94,9 @@ impl Store {
         }
         let path = Path::from(file.path.as_str());
         let staged = staged(to);
-        let mut out = tokio::fs::File::create(&staged)
-            .await
-            .map_err(|error| Error::of_disk(&staged, error))?;
-        let got = self
-            .objects()
-            .get(&path)
-            .await
-            .map_err(|error| self.error(&path, error))?;
+        let mut out =
+            tokio::fs::File::create(&staged).await.map_err(|error| Error::of_disk(&staged, error))?;
+        let got = self.objects().get(&path).await.map_err(|error| self.error(&path, error))?;
         let mut stream = got.into_stream();
         let (mut hash, mut bytes) = (Xxh3::new(), 0);
         while let Some(chunk) = stream.next().await {
@@ -125,9 +107,7 @@ impl Store {
                 .await
                 .map_err(|error| Error::of_disk(&staged, error))?;
         }
-        out.sync_all()
-            .await
-            .map_err(|error| Error::of_disk(&staged, error))?;
+        out.sync_all().await.map_err(|error| Error::of_disk(&staged, error))?;
         drop(out);
         check(file, bytes, &format!("{:032x}", hash.digest128()))?;
         let to = to.to_owned();
@@ -158,11 +138,7 @@ impl Store {
     }
 
     async fn put_whole(&self, bytes: Bytes, path: &Path, file: FileRef) -> Result<FileRef, Error> {
-        match self
-            .objects()
-            .put_opts(path, bytes.into(), PutMode::Create.into())
-            .await
-        {
+        match self.objects().put_opts(path, bytes.into(), PutMode::Create.into()).await {
             Ok(_) => Ok(file),
             Err(object_store::Error::AlreadyExists { .. }) => match self.get_file(&file).await {
                 Ok(_) => self.sync_object(path).await.map(|()| file),
@@ -181,10 +157,7 @@ impl Store {
         let mut upload = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
         let mut from = tokio::fs::File::open(local).await.map_err(on_disk)?;
         loop {
-            upload
-                .wait_for_capacity(PARTS_IN_FLIGHT)
-                .await
-                .map_err(in_store)?;
+            upload.wait_for_capacity(PARTS_IN_FLIGHT).await.map_err(in_store)?;
             let mut part = BytesMut::with_capacity(PART_BYTES);
             while part.len() < PART_BYTES && from.read_buf(&mut part).await.map_err(on_disk)? > 0 {}
             if part.is_empty() {
@@ -217,9 +190,7 @@ pub(crate) fn create_folder(folder: &Folder) -> Result<(), Error> {
 
 /// Links a scratch file into the store; false where links are impossible.
 fn link_in(from: &Folder, to: &Folder, file: &FileRef) -> Result<bool, Error> {
-    File::open(from)
-        .and_then(|opened| opened.sync_all())
-        .map_err(|error| Error::of_disk(from, error))?;
+    File::open(from).and_then(|opened| opened.sync_all()).map_err(|error| Error::of_disk(from, error))?;
     if let Some(folder) = to.parent() {
         create_folder(folder)?;
     }
@@ -227,14 +198,9 @@ fn link_in(from: &Folder, to: &Folder, file: &FileRef) -> Result<bool, Error> {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             if verify(to, file).is_err() {
-                return Err(Cause::Occupied {
-                    path: file.path.clone(),
-                }
-                .into());
+                return Err(Cause::Occupied { path: file.path.clone() }.into());
             }
-            File::open(to)
-                .and_then(|opened| opened.sync_all())
-                .map_err(|error| Error::of_disk(to, error))?;
+            File::open(to).and_then(|opened| opened.sync_all()).map_err(|error| Error::of_disk(to, error))?;
         }
         Err(error) if cannot_link(&error) => return Ok(false),
         Err(error) => return Err(Error::of_disk(to, error)),
@@ -274,10 +240,7 @@ fn link_out(from: Option<&Folder>, to: &Folder, file: &FileRef) -> Result<bool, 
 /// Another disk, or one without hard links.
 fn cannot_link(error: &io::Error) -> bool {
     use io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks, Unsupported};
-    matches!(
-        error.kind(),
-        CrossesDevices | TooManyLinks | Unsupported | PermissionDenied
-    )
+    matches!(error.kind(), CrossesDevices | TooManyLinks | Unsupported | PermissionDenied)
 }
 
 fn verify(path: &Folder, file: &FileRef) -> Result<(), Error> {
@@ -287,10 +250,7 @@ fn verify(path: &Folder, file: &FileRef) -> Result<(), Error> {
 
 fn check(file: &FileRef, bytes: u64, checksum: &str) -> Result<(), Error> {
     if bytes != file.bytes {
-        return Err(Error::damaged(
-            &file.path,
-            format!("{bytes} bytes of {}", file.bytes),
-        ));
+        return Err(Error::damaged(&file.path, format!("{bytes} bytes of {}", file.bytes)));
     }
     if checksum != file.checksum {
         return Err(Error::damaged(&file.path, "its checksum does not match"));
@@ -323,12 +283,6 @@ fn staged(to: &Folder) -> PathBuf {
 
 /// Syncs the folder that holds `path`.
 fn sync_folder(path: &Folder) -> io::Result<()> {
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    if cfg!(unix) {
-        File::open(parent.unwrap_or(Folder::new(".")))?.sync_all()
-    } else {
-        Ok(())
-    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if cfg!(unix) { File::open(parent.unwrap_or(Folder::new(".")))?.sync_all() } else { Ok(()) }
 }

@@ -24,9 +24,7 @@ use crate::error::Error;
 const VERSION: &str = "1";
 
 /// Identifies one put among all puts: 128 random bits, drawn for each object.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Nonce(pub u128);
 
@@ -92,19 +90,13 @@ pub(crate) fn decode<H: DeserializeOwned>(
         return Err(Error::damaged(path, "its first line is not Windrow's"));
     };
     if version != VERSION {
-        return Err(Error::damaged(
-            path,
-            format!("its version is {version}, not {VERSION}"),
-        ));
+        return Err(Error::damaged(path, format!("its version is {version}, not {VERSION}")));
     }
     if checksum != format!("{:032x}", xxh3_128(&bytes[body..])) {
         return Err(Error::damaged(path, "its checksum does not match"));
     }
     if found != kind {
-        return Err(Error::damaged(
-            path,
-            format!("it is a {found}, not a {kind}"),
-        ));
+        return Err(Error::damaged(path, format!("it is a {found}, not a {kind}")));
     }
     let payload = line(bytes, body).ok_or_else(|| Error::damaged(path, "it has no header line"))?;
     let header = serde_json::from_slice(&bytes[body..payload - 1])
@@ -122,10 +114,7 @@ pub(crate) fn peek<H: DeserializeOwned>(start: &Bytes) -> Option<H> {
 
 /// The offset after the line that begins at `from`.
 fn line(bytes: &[u8], from: usize) -> Option<usize> {
-    bytes[from..]
-        .iter()
-        .position(|b| *b == b'\n')
-        .map(|at| from + at + 1)
+    bytes[from..].iter().position(|b| *b == b'\n').map(|at| from + at + 1)
 }
 
 #[cfg(test)]
@@ -147,10 +136,7 @@ mod tests {
             let mut bytes = whole.to_vec();
             bytes[bit / 8] ^= 1 << (bit % 8);
             let error = decode::<Stamp>(&path, "name", &bytes.into()).err().unwrap();
-            assert!(
-                error.to_string().starts_with("names/a/1 is damaged"),
-                "{error}"
-            );
+            assert!(error.to_string().starts_with("names/a/1 is damaged"), "{error}");
         }
         for end in 0..whole.len() {
             assert!(decode::<Stamp>(&path, "name", &whole.slice(..end)).is_err());
@@ -162,10 +148,7 @@ mod tests {
         let bytes = encode("name", &serde_json::json!({"n": 1}), b"");
         assert_eq!(
             std::str::from_utf8(&bytes).unwrap(),
-            format!(
-                "windrow name 1 {:032x}\n{{\"n\":1}}\n",
-                xxh3_128(b"{\"n\":1}\n")
-            )
+            format!("windrow name 1 {:032x}\n{{\"n\":1}}\n", xxh3_128(b"{\"n\":1}\n"))
         );
     }
 }

@@ -40,10 +40,7 @@ pub struct Retention {
 
 impl Default for Retention {
     fn default() -> Self {
-        Self {
-            age: Duration::from_secs(60),
-            cuts: 10,
-        }
+        Self { age: Duration::from_secs(60), cuts: 10 }
     }
 }
 
@@ -85,10 +82,7 @@ impl View<'_> {
     #[must_use]
     pub fn contained(&self) -> Seq {
         let floor = self.floor();
-        let oldest = self
-            .manifests
-            .iter()
-            .find(|manifest| manifest.generation == floor);
+        let oldest = self.manifests.iter().find(|manifest| manifest.generation == floor);
         oldest.map_or(Seq(0), |oldest| oldest.seq.min(self.own.seq))
     }
 }
@@ -114,21 +108,16 @@ pub fn collectable(view: &View<'_>) -> Vec<Path> {
     }
 
     let folder = keys::segments(uid, shard);
-    let written_before = |file: &Path| {
-        keys::segment_epoch(&folder, file).is_some_and(|epoch| epoch < view.own.epoch)
-    };
+    let written_before =
+        |file: &Path| keys::segment_epoch(&folder, file).is_some_and(|epoch| epoch < view.own.epoch);
     let files = view.files.iter().filter(|file| {
-        !named.contains(file.as_ref())
-            && (once_named.contains(file.as_ref()) || written_before(file))
+        !named.contains(file.as_ref()) && (once_named.contains(file.as_ref()) || written_before(file))
     });
     let manifests = view.manifests.iter().filter(|manifest| {
         manifest.generation < floor && firsts.get(&manifest.epoch) != Some(&manifest.generation)
     });
     let contained = view.contained();
-    let records = view
-        .records
-        .iter()
-        .filter(|seq| **seq <= contained && **seq < view.highest);
+    let records = view.records.iter().filter(|seq| **seq <= contained && **seq < view.highest);
 
     files
         .cloned()
@@ -155,9 +144,7 @@ pub fn collectable_cuts(
             // A clock that went back keeps more, never less.
             Some((_, superseded)) => {
                 index < retention.cuts
-                    || now
-                        .duration_since(superseded)
-                        .is_ok_and(|age| age <= retention.age)
+                    || now.duration_since(superseded).is_ok_and(|age| age <= retention.age)
                     || superseded > now
             }
         };
@@ -167,10 +154,7 @@ pub fn collectable_cuts(
         lowest_kept = Some(number);
         newer = Some((number, put));
     }
-    cuts.keys()
-        .copied()
-        .take_while(|number| Some(*number) < lowest_kept)
-        .collect()
+    cuts.keys().copied().take_while(|number| Some(*number) < lowest_kept).collect()
 }
 
 impl Store {
@@ -186,29 +170,14 @@ impl Store {
             return Ok(Collected::default());
         };
         let manifests = self.manifests_for(own, kept).await?;
-        let files: Vec<Path> = self
-            .list(&keys::segments(uid, shard))
-            .await?
-            .into_iter()
-            .map(|meta| meta.location)
-            .collect();
+        let files: Vec<Path> =
+            self.list(&keys::segments(uid, shard)).await?.into_iter().map(|meta| meta.location).collect();
         let seqs = self.numbers(&keys::wal(uid, shard)).await?;
         let highest = Seq(seqs.last().copied().unwrap_or(0));
-        let mut view = View {
-            own,
-            manifests: &manifests,
-            kept,
-            files: &files,
-            records: &[],
-            highest,
-        };
+        let mut view = View { own, manifests: &manifests, kept, files: &files, records: &[], highest };
         let contained = view.contained();
         let mut records = Vec::new();
-        for seq in seqs
-            .into_iter()
-            .map(Seq)
-            .take_while(|seq| *seq <= contained)
-        {
+        for seq in seqs.into_iter().map(Seq).take_while(|seq| *seq <= contained) {
             if seq < highest && self.is_ordinary(uid, shard, seq).await? {
                 records.push(seq);
             }
@@ -258,21 +227,14 @@ impl Store {
 
     /// The lowest generation of a shard that a cut in the store names. A cut
     /// that should not be there any more only keeps more.
-    async fn oldest_kept(
-        &self,
-        uid: &IndexUid,
-        shard: ShardId,
-    ) -> Result<Option<Generation>, Error> {
+    async fn oldest_kept(&self, uid: &IndexUid, shard: ShardId) -> Result<Option<Generation>, Error> {
         let mut oldest = None;
         for number in self.numbers(&keys::cuts(uid)).await? {
             let Some(cut) = self.cut(uid, CutNumber(number)).await? else {
                 continue;
             };
             let entry = cut.entries.get(shard.0 as usize).ok_or_else(|| {
-                Error::damaged(
-                    &keys::cut(uid, cut.number),
-                    format!("it lacks shard {shard}"),
-                )
+                Error::damaged(&keys::cut(uid, cut.number), format!("it lacks shard {shard}"))
             })?;
             let lowest = oldest.unwrap_or(entry.generation);
             oldest = Some(entry.generation.min(lowest));
@@ -282,11 +244,7 @@ impl Store {
 
     /// Every manifest that a decision needs. What is kept is read by number,
     /// for a listing may miss it.
-    async fn manifests_for(
-        &self,
-        own: &Manifest,
-        kept: Generation,
-    ) -> Result<Vec<Manifest>, Error> {
+    async fn manifests_for(&self, own: &Manifest, kept: Generation) -> Result<Vec<Manifest>, Error> {
         let (uid, shard) = (&own.uid, own.shard);
         let folder = keys::manifests(uid, shard);
         let floor = kept.min(own.generation);
@@ -365,13 +323,8 @@ mod tests {
 
     #[test]
     fn an_owner_takes_only_what_its_own_newest_manifest_dropped() {
-        let [old, live, early, orphan, later] = [
-            path(1, "old"),
-            path(2, "live"),
-            path(1, "early"),
-            path(2, "orphan"),
-            path(3, "later"),
-        ];
+        let [old, live, early, orphan, later] =
+            [path(1, "old"), path(2, "live"), path(1, "early"), path(2, "orphan"), path(3, "later")];
         let manifests = [
             manifest(1, 0, 0, &[]),
             manifest(2, 1, 3, std::slice::from_ref(&old)),
@@ -410,22 +363,14 @@ mod tests {
         };
         let each_second: Vec<(u64, u64)> = (1..=100).map(|n| (n, n)).collect();
         let gone = |puts: &[(u64, u64)], now| collectable_cuts(&cuts(puts), at(now), kept).len();
-        assert_eq!(
-            gone(&each_second, 100),
-            38,
-            "60 s, from when a newer one came"
-        );
+        assert_eq!(gone(&each_second, 100), 38, "60 s, from when a newer one came");
         assert_eq!(gone(&each_second, 10_000), 90, "the last 10");
         assert_eq!(gone(&each_second[..1], 10_000), 0, "the highest");
         assert_eq!(gone(&each_second, 0), 0, "a clock that went back");
         let mut late = each_second[50..].to_vec();
         late.insert(0, (3, 100));
         let found = collectable_cuts(&cuts(&late), at(100), kept);
-        assert_eq!(
-            found,
-            [CutNumber(3)],
-            "what lands below the kept range is garbage"
-        );
+        assert_eq!(found, [CutNumber(3)], "what lands below the kept range is garbage");
         assert!(collectable_cuts(&BTreeMap::new(), at(0), kept).is_empty());
     }
 }

@@ -10,9 +10,7 @@
 //! deletion completes it.
 
 use model::cut::{Cut, CutEntry};
-use model::ids::{
-    CutNumber, DefinitionNumber, Epoch, Generation, IndexName, IndexUid, Seq, ShardId,
-};
+use model::ids::{CutNumber, DefinitionNumber, Epoch, Generation, IndexName, IndexUid, Seq, ShardId};
 use model::settings::Definition;
 
 use crate::error::{Cause, Error};
@@ -46,9 +44,7 @@ impl Store {
         definition: &Definition,
         deadline: Deadline,
     ) -> Result<IndexUid, Error> {
-        definition
-            .check()
-            .map_err(|error| Cause::Invalid(error.to_string()))?;
+        definition.check().map_err(|error| Cause::Invalid(error.to_string()))?;
         let exists = || Error::from(Cause::IndexExists(name.to_string()));
         let number = match self.name(name).await? {
             Some((_, Entry::Live { .. })) => return Err(exists()),
@@ -74,20 +70,14 @@ impl Store {
     ) -> Result<(), Error> {
         let first = DefinitionNumber(1);
         let nonce = self.nonce();
-        let put = self
-            .put_definition(uid, first, nonce, definition, deadline)
-            .await?;
+        let put = self.put_definition(uid, first, nonce, definition, deadline).await?;
         new_uid(uid, put == Put::Mine)?;
         for shard in 0..definition.shards {
             let manifest = Manifest::empty(uid.clone(), ShardId(shard), self.nonce());
             let published = self.publish(&manifest, deadline).await?;
             new_uid(uid, published == Published::Mine)?;
         }
-        let empty = CutEntry {
-            generation: Generation(1),
-            seq: Seq(0),
-            documents: 0,
-        };
+        let empty = CutEntry { generation: Generation(1), seq: Seq(0), documents: 0 };
         let cut = Cut {
             uid: uid.clone(),
             number: CutNumber(1),
@@ -104,11 +94,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Kind::NotFound`](crate::Kind::NotFound) for a name that never was.
-    pub async fn delete_index(
-        &self,
-        name: &IndexName,
-        deadline: Deadline,
-    ) -> Result<Deletion, Error> {
+    pub async fn delete_index(&self, name: &IndexName, deadline: Deadline) -> Result<Deletion, Error> {
         loop {
             let (number, uid) = match self.name(name).await? {
                 None => return Err(Cause::NoIndex(name.to_string()).into()),
@@ -160,12 +146,7 @@ impl Store {
         Ok(any)
     }
 
-    async fn bury_shard(
-        &self,
-        uid: &IndexUid,
-        shard: ShardId,
-        deadline: Deadline,
-    ) -> Result<bool, Error> {
+    async fn bury_shard(&self, uid: &IndexUid, shard: ShardId, deadline: Deadline) -> Result<bool, Error> {
         let newest = self.newest_manifest(uid, shard).await?;
         let mut highest = self.highest(&keys::wal(uid, shard), newest.seq.0).await?;
         let mut top = self.record(uid, shard, Seq(highest)).await?;
@@ -196,8 +177,5 @@ fn new_uid(uid: &IndexUid, mine: bool) -> Result<(), Error> {
     if mine {
         return Ok(());
     }
-    Err(Error::broken(
-        &keys::index(uid),
-        "a new uid is in use already",
-    ))
+    Err(Error::broken(&keys::index(uid), "a new uid is in use already"))
 }

@@ -12,9 +12,7 @@
 //! **Invariant:** numbers have 20 digits, so that text order is number order,
 //! in listings and in `ls`.
 
-use model::ids::{
-    CutNumber, DefinitionNumber, Epoch, Generation, IndexName, IndexUid, Seq, ShardId,
-};
+use model::ids::{CutNumber, DefinitionNumber, Epoch, Generation, IndexName, IndexUid, Seq, ShardId};
 use object_store::path::Path;
 
 /// The folder of all names.
@@ -128,9 +126,7 @@ pub fn segment_epoch(segments: &Path, path: &Path) -> Option<Epoch> {
 }
 
 fn parse(digits: &str) -> Option<u64> {
-    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit()))
-        .then(|| digits.parse().ok())
-        .flatten()
+    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok()).flatten()
 }
 
 #[cfg(test)]
@@ -145,10 +141,7 @@ mod tests {
             path.as_ref(),
             "indexes/00000000000000000000000000000007/shards/00000000000000000003/segments/00000000000000000002/a.store"
         );
-        assert_eq!(
-            segment_epoch(&segments(&uid, ShardId(3)), &path),
-            Some(Epoch(2))
-        );
+        assert_eq!(segment_epoch(&segments(&uid, ShardId(3)), &path), Some(Epoch(2)));
         let path = record(&uid, ShardId(0), Seq(12));
         assert_eq!(number(&wal(&uid, ShardId(0)), &path), Some(12));
         assert_eq!(number(&manifests(&uid, ShardId(0)), &path), None);

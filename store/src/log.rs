@@ -42,12 +42,7 @@ impl Store {
     ///
     /// # Cancel safety
     /// A dropped put has an unknown outcome.
-    pub async fn put_numbered(
-        &self,
-        path: &Path,
-        bytes: Bytes,
-        deadline: Deadline,
-    ) -> Result<Put, Error> {
+    pub async fn put_numbered(&self, path: &Path, bytes: Bytes, deadline: Deadline) -> Result<Put, Error> {
         let mut backoff = BACKOFF_MIN;
         loop {
             let last = match timeout_at(deadline, self.try_put(path, &bytes)).await {
@@ -59,11 +54,7 @@ impl Store {
             };
             let again = Instant::now() + backoff;
             if again >= deadline {
-                return Err(Cause::Unknown {
-                    path: path.to_string(),
-                    last,
-                }
-                .into());
+                return Err(Cause::Unknown { path: path.to_string(), last }.into());
             }
             tracing::debug!(%path, last, "retrying a put with identical bytes");
             sleep_until(again).await;
@@ -72,23 +63,14 @@ impl Store {
     }
 
     async fn try_put(&self, path: &Path, bytes: &Bytes) -> Result<Option<Put>, Error> {
-        let put = self
-            .objects()
-            .put_opts(path, bytes.clone().into(), PutMode::Create.into())
-            .await;
+        let put = self.objects().put_opts(path, bytes.clone().into(), PutMode::Create.into()).await;
         match put {
             Ok(_) => return Ok(Some(Put::Mine)),
-            Err(
-                object_store::Error::AlreadyExists { .. }
-                | object_store::Error::Precondition { .. },
-            ) => {}
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {}
             Err(error) => return Err(self.error(path, error)),
         }
         let found = match self.objects().get(path).await {
-            Ok(found) => found
-                .bytes()
-                .await
-                .map_err(|error| self.error(path, error))?,
+            Ok(found) => found.bytes().await.map_err(|error| self.error(path, error))?,
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(self.error(path, error)),
         };

@@ -35,14 +35,7 @@ struct Header {
 
 /// The object's bytes.
 pub(crate) fn encode(nonce: Nonce, entry: &Entry) -> Bytes {
-    frame::encode(
-        KIND,
-        &Header {
-            nonce,
-            entry: entry.clone(),
-        },
-        b"",
-    )
+    frame::encode(KIND, &Header { nonce, entry: entry.clone() }, b"")
 }
 
 /// Reads an object.

@@ -18,8 +18,7 @@ use crate::garbage::Retention;
 use crate::names::Entry;
 use crate::scripted::{Gate, Scripted, Step};
 use crate::{
-    Appended, Body, Deletion, Kind, Manifest, Nonce, Operation, Published, Put, Record, Store,
-    Take, keys,
+    Appended, Body, Deletion, Kind, Manifest, Nonce, Operation, Published, Put, Record, Store, Take, keys,
 };
 
 const SHARD: ShardId = ShardId(0);
@@ -68,20 +67,10 @@ struct Owner<'a> {
 impl World {
     async fn new() -> Self {
         let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        let definition = Definition {
-            shards: 1,
-            ..Definition::of(schema())
-        };
+        let definition = Definition { shards: 1, ..Definition::of(schema()) };
         let store = Store::new(Arc::clone(&objects));
-        let uid = store
-            .create_index(&name(), &definition, soon())
-            .await
-            .unwrap();
-        Self {
-            objects,
-            uid,
-            acks: Arc::default(),
-        }
+        let uid = store.create_index(&name(), &definition, soon()).await.unwrap();
+        Self { objects, uid, acks: Arc::default() }
     }
 
     fn client(&self) -> (Scripted, Store) {
@@ -93,19 +82,11 @@ impl World {
     /// Holds what a fresh owner finds against what clients were told.
     async fn check(&self) -> Result<(), String> {
         let store = Store::new(Arc::clone(&self.objects));
-        let owner = Owner::take(self, store, Bug::None)
-            .await
-            .ok_or("nobody can own the shard")?;
-        let cut = owner
-            .store
-            .newest_cut(&self.uid)
-            .await
-            .map_err(|error| error.to_string())?;
+        let owner = Owner::take(self, store, Bug::None).await.ok_or("nobody can own the shard")?;
+        let cut = owner.store.newest_cut(&self.uid).await.map_err(|error| error.to_string())?;
         let generation = cut.entries[0].generation;
         let kept = owner.store.manifest(&self.uid, SHARD, generation).await;
-        let kept = kept
-            .unwrap()
-            .ok_or("the newest cut's manifest is collected")?;
+        let kept = kept.unwrap().ok_or("the newest cut's manifest is collected")?;
         for file in &kept.files {
             let file = owner.store.get_file(file).await;
             file.map_err(|error| format!("the newest cut's file: {error}"))?;
@@ -122,10 +103,7 @@ impl World {
                     return Err(format!("{id} of seq {} is lost", ack.seq));
                 };
                 if found.0 < write.0 || (found.0 == write.0 && found.1 != write.1) {
-                    return Err(format!(
-                        "{id} of seq {} is lost or undone: {found:?}",
-                        ack.seq
-                    ));
+                    return Err(format!("{id} of seq {} is lost or undone: {found:?}", ack.seq));
                 }
             }
         }
@@ -135,8 +113,7 @@ impl World {
 
 impl<'a> Owner<'a> {
     async fn take(world: &'a World, store: Store, bug: Bug) -> Option<Self> {
-        let Take::Taken(mut taken) = store.take_shard(&world.uid, SHARD, soon()).await.unwrap()
-        else {
+        let Take::Taken(mut taken) = store.take_shard(&world.uid, SHARD, soon()).await.unwrap() else {
             return None;
         };
         let mut state = State::new();
@@ -181,11 +158,7 @@ impl<'a> Owner<'a> {
             definition: DefinitionNumber(1),
             body: Body::Operations(operations.clone()),
         };
-        let ack = Ack {
-            seq: record.seq,
-            nonce: record.nonce,
-            operations,
-        };
+        let ack = Ack { seq: record.seq, nonce: record.nonce, operations };
         let acks = || self.world.acks.lock().unwrap();
         if self.bug == Bug::AckBeforePut {
             acks().push(ack.clone());
@@ -193,17 +166,12 @@ impl<'a> Owner<'a> {
         if self.bug == Bug::ReusedSeq {
             let path = keys::record(&self.world.uid, SHARD, record.seq);
             let put = self.store.objects();
-            let put = put
-                .put_opts(&path, record.encode().into(), PutMode::Create.into())
-                .await;
+            let put = put.put_opts(&path, record.encode().into(), PutMode::Create.into()).await;
             if !matches!(put, Ok(_) | Err(object_store::Error::AlreadyExists { .. })) {
                 return true;
             }
         } else {
-            let appended = self
-                .store
-                .append(&self.world.uid, SHARD, &record, soon())
-                .await;
+            let appended = self.store.append(&self.world.uid, SHARD, &record, soon()).await;
             if appended.unwrap() != Appended::Mine {
                 return false;
             }
@@ -257,23 +225,14 @@ impl<'a> Owner<'a> {
                 }],
                 ..newest
             };
-            if matches!(
-                self.store.put_cut(&cut, soon()).await.unwrap(),
-                Put::Other(_)
-            ) {
+            if matches!(self.store.put_cut(&cut, soon()).await.unwrap(), Put::Other(_)) {
                 return;
             }
         }
         let later = SystemTime::now() + Duration::from_secs(3_600);
-        let nothing = Retention {
-            age: Duration::ZERO,
-            cuts: 1,
-        };
+        let nothing = Retention { age: Duration::ZERO, cuts: 1 };
         // A scripted delete fails; the next collection tries again.
-        let _ = self
-            .store
-            .collect_cuts(&self.world.uid, later, nothing)
-            .await;
+        let _ = self.store.collect_cuts(&self.world.uid, later, nothing).await;
     }
 
     async fn collect(&self) {
@@ -290,21 +249,13 @@ async fn live(world: &World, store: Store, who: &str, bug: Bug) -> Option<()> {
     let own = |n: u8| format!("{who}{n}");
     let mut owner = Owner::take(world, store, bug).await?;
     let go = |still: bool| still.then_some(());
-    go(owner
-        .write(vec![
-            upsert("x", who),
-            upsert(&own(1), who),
-            upsert(&own(2), who),
-        ])
-        .await)?;
+    go(owner.write(vec![upsert("x", who), upsert(&own(1), who), upsert(&own(2), who)]).await)?;
     go(owner.write(vec![delete(&own(1)), upsert("y", who)]).await)?;
     go(owner.publish().await)?;
     owner.cut().await;
     owner.collect().await;
     go(owner.write(vec![delete("x"), upsert(&own(3), who)]).await)?;
-    go(owner
-        .write(vec![upsert(&own(2), "again"), delete("y")])
-        .await)?;
+    go(owner.write(vec![upsert(&own(2), "again"), delete("y")]).await)?;
     go(owner.publish().await)?;
     go(owner.publish().await)?;
     owner.cut().await;
@@ -323,10 +274,7 @@ fn apply(state: &mut State, seq: Seq, operations: &[Operation]) {
 }
 
 fn upsert(id: &str, source: &str) -> Operation {
-    Operation::Upsert {
-        id: id.to_owned(),
-        source: Bytes::copy_from_slice(source.as_bytes()),
-    }
+    Operation::Upsert { id: id.to_owned(), source: Bytes::copy_from_slice(source.as_bytes()) }
 }
 
 fn delete(id: &str) -> Operation {
@@ -382,10 +330,7 @@ async fn play(at: At, step: Step, then: Then, bug: Bug) -> Result<(), String> {
         gate.rearm();
         others.await;
     }
-    world
-        .check()
-        .await
-        .map_err(|broken| format!("{at:?} {step:?} {then:?}: {broken}"))
+    world.check().await.map_err(|broken| format!("{at:?} {step:?} {then:?}: {broken}"))
 }
 
 fn gate(scripted: &Scripted, at: At, step: Step) -> Gate {
@@ -399,19 +344,10 @@ fn gate(scripted: &Scripted, at: At, step: Step) -> Gate {
 async fn play_all(bug: Bug) -> Vec<String> {
     let world = World::new().await;
     let (scripted, store) = world.client();
-    live(&world, store, "a", bug)
-        .await
-        .expect("an undisturbed owner lives");
+    live(&world, store, "a", bug).await.expect("an undisturbed owner lives");
     let (puts, deletes) = (scripted.puts(), scripted.deletes());
-    assert!(
-        puts > 12 && deletes > 4,
-        "{puts} puts and {deletes} deletes: {:?}",
-        scripted.log()
-    );
-    world
-        .check()
-        .await
-        .expect("an undisturbed owner keeps its promises");
+    assert!(puts > 12 && deletes > 4, "{puts} puts and {deletes} deletes: {:?}", scripted.log());
+    world.check().await.expect("an undisturbed owner keeps its promises");
     let points = (1..=puts).map(At::Put).chain((1..=deletes).map(At::Delete));
     let mut broken = Vec::new();
     for at in points {
@@ -433,19 +369,13 @@ async fn no_schedule_loses_an_acknowledged_write_or_undoes_a_delete() {
 #[tokio::test(start_paused = true)]
 async fn an_ack_before_the_put_is_caught() {
     let broken = play_all(Bug::AckBeforePut).await;
-    assert!(
-        broken.iter().any(|broken| broken.contains("lost")),
-        "{broken:?}"
-    );
+    assert!(broken.iter().any(|broken| broken.contains("lost")), "{broken:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_reused_seq_is_caught() {
     let broken = play_all(Bug::ReusedSeq).await;
-    assert!(
-        broken.iter().any(|broken| broken.contains("lost")),
-        "{broken:?}"
-    );
+    assert!(broken.iter().any(|broken| broken.contains("lost")), "{broken:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -454,17 +384,11 @@ async fn a_put_that_never_succeeds_ends_unknown_at_its_deadline() {
     let gates: Vec<Gate> = (1..100).map(|n| scripted.at_put(n, Step::Fail)).collect();
     let store = Store::new(Arc::new(scripted.clone()));
     let path = keys::record(&store.uid(), SHARD, Seq(1));
-    let put = store
-        .put_numbered(&path, Bytes::from_static(b"x"), soon())
-        .await;
+    let put = store.put_numbered(&path, Bytes::from_static(b"x"), soon()).await;
     let error = put.unwrap_err();
     assert_eq!(error.kind(), Kind::Unknown);
     assert!(error.to_string().contains("a scripted failure"), "{error}");
-    assert!(
-        (20..gates.len()).contains(&scripted.puts()),
-        "{} tries",
-        scripted.puts()
-    );
+    assert!((20..gates.len()).contains(&scripted.puts()), "{} tries", scripted.puts());
 }
 
 #[tokio::test(start_paused = true)]
@@ -473,9 +397,7 @@ async fn a_store_that_hangs_ends_unknown_at_the_deadline() {
     let _gate = scripted.at_put(1, Step::PauseBefore);
     let store = Store::new(Arc::new(scripted));
     let path = keys::record(&store.uid(), SHARD, Seq(1));
-    let put = store
-        .put_numbered(&path, Bytes::from_static(b"x"), soon())
-        .await;
+    let put = store.put_numbered(&path, Bytes::from_static(b"x"), soon()).await;
     assert_eq!(put.unwrap_err().kind(), Kind::Unknown);
 }
 
@@ -486,22 +408,12 @@ async fn a_missing_record_is_an_error_never_an_end() {
     let mut owner = Owner::take(&world, store.clone(), Bug::None).await.unwrap();
     assert!(owner.write(vec![upsert("a", "1")]).await);
     assert!(owner.write(vec![upsert("b", "1")]).await);
-    store
-        .objects()
-        .delete(&keys::record(&world.uid, SHARD, Seq(2)))
-        .await
-        .unwrap();
+    store.objects().delete(&keys::record(&world.uid, SHARD, Seq(2))).await.unwrap();
     let Take::Taken(mut taken) = store.take_shard(&world.uid, SHARD, soon()).await.unwrap() else {
         panic!("the shard is free");
     };
-    assert_eq!(
-        taken.replay.next().await.unwrap().unwrap().body,
-        Body::Fence
-    );
-    assert_eq!(
-        taken.replay.next().await.unwrap_err().kind(),
-        Kind::Internal
-    );
+    assert_eq!(taken.replay.next().await.unwrap().unwrap().body, Body::Fence);
+    assert_eq!(taken.replay.next().await.unwrap_err().kind(), Kind::Internal);
 }
 
 #[tokio::test]
@@ -530,10 +442,7 @@ async fn racing_takers_never_share_an_epoch() {
 #[tokio::test(start_paused = true)]
 async fn a_create_that_is_cut_short_is_whole_or_unseen() {
     use Step::{FailAfter, FailThenLand, PauseAfter, PauseBefore};
-    let definition = Definition {
-        shards: 2,
-        ..Definition::of(schema())
-    };
+    let definition = Definition { shards: 2, ..Definition::of(schema()) };
     // Definition, two manifests, the cut, the name.
     for n in 1..=5 {
         for step in [PauseBefore, PauseAfter, FailAfter, FailThenLand] {
@@ -555,18 +464,12 @@ async fn a_create_that_is_cut_short_is_whole_or_unseen() {
                 gate.resume();
                 if goes_on {
                     let first = create.await;
-                    assert!(
-                        first.is_ok() != again.is_ok(),
-                        "{n} {step:?}: {first:?} {again:?}"
-                    );
+                    assert!(first.is_ok() != again.is_ok(), "{n} {step:?}: {first:?} {again:?}");
                 } else {
                     drop(create);
                 }
                 whole(&second, &name, &definition).await;
-                assert!(matches!(
-                    second.delete_index(&name, soon()).await.unwrap(),
-                    Deletion::Now(_)
-                ));
+                assert!(matches!(second.delete_index(&name, soon()).await.unwrap(), Deletion::Now(_)));
             }
         }
     }
@@ -580,10 +483,7 @@ async fn whole(store: &Store, name: &IndexName, definition: &Definition) {
     assert_eq!(store.newest_definition(&uid).await.unwrap().1, *definition);
     assert_eq!(store.newest_cut(&uid).await.unwrap().entries.len(), 2);
     for shard in 0..2 {
-        let take = store
-            .take_shard(&uid, ShardId(shard), soon())
-            .await
-            .unwrap();
+        let take = store.take_shard(&uid, ShardId(shard), soon()).await.unwrap();
         assert!(matches!(take, Take::Taken(_)), "{take:?}");
     }
 }
@@ -591,10 +491,7 @@ async fn whole(store: &Store, name: &IndexName, definition: &Definition) {
 #[tokio::test(start_paused = true)]
 async fn a_delete_that_is_cut_short_is_finished_by_whoever_comes_next() {
     use Step::{FailAfter, FailThenLand, PauseAfter, PauseBefore};
-    let definition = Definition {
-        shards: 2,
-        ..Definition::of(schema())
-    };
+    let definition = Definition { shards: 2, ..Definition::of(schema()) };
     // The name, two tombstones.
     for n in 1..=3 {
         for step in [PauseBefore, PauseAfter, FailAfter, FailThenLand] {
@@ -602,14 +499,9 @@ async fn a_delete_that_is_cut_short_is_finished_by_whoever_comes_next() {
                 let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
                 let clean = Store::new(Arc::clone(&objects));
                 let name = name();
-                let uid = clean
-                    .create_index(&name, &definition, soon())
-                    .await
-                    .unwrap();
+                let uid = clean.create_index(&name, &definition, soon()).await.unwrap();
                 let take = clean.take_shard(&uid, ShardId(1), soon()).await.unwrap();
-                let Take::Taken(owner) = take else {
-                    panic!("{take:?}")
-                };
+                let Take::Taken(owner) = take else { panic!("{take:?}") };
 
                 let scripted = Scripted::new(objects);
                 let gate = scripted.at_put(n, step);
@@ -631,10 +523,7 @@ async fn a_delete_that_is_cut_short_is_finished_by_whoever_comes_next() {
                 };
                 let mut acked = 0;
                 for _ in 0..2 {
-                    let append = clean
-                        .append(&uid, ShardId(1), &record, soon())
-                        .await
-                        .unwrap();
+                    let append = clean.append(&uid, ShardId(1), &record, soon()).await.unwrap();
                     if append != Appended::Mine {
                         break;
                     }
@@ -647,34 +536,17 @@ async fn a_delete_that_is_cut_short_is_finished_by_whoever_comes_next() {
                 let _ = gate.land().await;
                 if by_repeating || !deleted {
                     let again = clean.delete_index(&name, soon()).await.unwrap();
-                    assert!(
-                        matches!(again, Deletion::Before(found) | Deletion::Now(found) if found == uid)
-                    );
+                    assert!(matches!(again, Deletion::Before(found) | Deletion::Now(found) if found == uid));
                 } else {
                     clean.finish_deletions(soon()).await.unwrap();
                 }
                 for shard in 0..2 {
-                    let take = clean
-                        .take_shard(&uid, ShardId(shard), soon())
-                        .await
-                        .unwrap();
-                    assert!(
-                        matches!(take, Take::Deleted),
-                        "{n} {step:?} {acked}: {take:?}"
-                    );
+                    let take = clean.take_shard(&uid, ShardId(shard), soon()).await.unwrap();
+                    assert!(matches!(take, Take::Deleted), "{n} {step:?} {acked}: {take:?}");
                 }
-                let append = clean
-                    .append(&uid, ShardId(1), &record, soon())
-                    .await
-                    .unwrap();
-                assert!(
-                    matches!(append, Appended::StepDown(_)),
-                    "a tombstone ends the log"
-                );
-                assert_eq!(
-                    clean.newest_manifest(&uid, SHARD).await.unwrap().generation,
-                    Generation(1)
-                );
+                let append = clean.append(&uid, ShardId(1), &record, soon()).await.unwrap();
+                assert!(matches!(append, Appended::StepDown(_)), "a tombstone ends the log");
+                assert_eq!(clean.newest_manifest(&uid, SHARD).await.unwrap().generation, Generation(1));
             }
         }
     }

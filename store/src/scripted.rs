@@ -13,8 +13,8 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use tokio::sync::Notify;
 
@@ -81,10 +81,7 @@ impl Gate {
         let Some((objects, path, payload)) = late else {
             return Ok(());
         };
-        objects
-            .put_opts(&path, payload, PutMode::Create.into())
-            .await
-            .map(|_| ())
+        objects.put_opts(&path, payload, PutMode::Create.into()).await.map(|_| ())
     }
 
     async fn wait(&self) {
@@ -113,10 +110,7 @@ impl Scripted {
     /// A client of `objects` without a script.
     #[must_use]
     pub fn new(objects: Arc<dyn ObjectStore>) -> Self {
-        Self {
-            objects,
-            script: Arc::default(),
-        }
+        Self { objects, script: Arc::default() }
     }
 
     /// Scripts this client's put number `n`.
@@ -201,12 +195,7 @@ impl fmt::Display for Scripted {
 
 #[async_trait]
 impl ObjectStore for Scripted {
-    async fn put_opts(
-        &self,
-        path: &Path,
-        payload: PutPayload,
-        options: PutOptions,
-    ) -> Result<PutResult> {
+    async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let gate = {
             let mut script = lock(&self.script);
             script.puts += 1;
@@ -259,10 +248,7 @@ impl ObjectStore for Scripted {
         self.objects.get_opts(path, options).await
     }
 
-    fn delete_stream(
-        &self,
-        paths: BoxStream<'static, Result<Path>>,
-    ) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         let client = self.clone();
         paths
             .then(move |path| {
@@ -289,10 +275,7 @@ impl ObjectStore for Scripted {
 }
 
 fn scripted_failure() -> object_store::Error {
-    object_store::Error::Generic {
-        store: "Scripted",
-        source: "a scripted failure".into(),
-    }
+    object_store::Error::Generic { store: "Scripted", source: "a scripted failure".into() }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

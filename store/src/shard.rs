@@ -129,16 +129,9 @@ impl Store {
     ///
     /// # Errors
     /// See [`Store::put_numbered`].
-    pub async fn publish(
-        &self,
-        manifest: &Manifest,
-        deadline: Deadline,
-    ) -> Result<Published, Error> {
+    pub async fn publish(&self, manifest: &Manifest, deadline: Deadline) -> Result<Published, Error> {
         let path = keys::manifest(&manifest.uid, manifest.shard, manifest.generation);
-        match self
-            .put_numbered(&path, manifest.encode(), deadline)
-            .await?
-        {
+        match self.put_numbered(&path, manifest.encode(), deadline).await? {
             Put::Mine => Ok(Published::Mine),
             Put::Other(bytes) => {
                 Manifest::decode(&path, &bytes).map(|other| Published::StepDown(Box::new(other)))
@@ -160,13 +153,7 @@ impl Store {
         shard: ShardId,
         deadline: Deadline,
     ) -> Result<Take, Error> {
-        let taking = Taking {
-            store: self,
-            uid,
-            shard,
-            deadline,
-            mine: HashSet::new(),
-        };
+        let taking = Taking { store: self, uid, shard, deadline, mine: HashSet::new() };
         // Every put inside ends at the deadline by itself; this ends the reads.
         match timeout_at(deadline, Box::pin(taking.run())).await {
             Ok(take) => take,

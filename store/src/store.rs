@@ -53,18 +53,12 @@ impl Store {
     /// When the folder cannot be created or opened.
     pub fn local(folder: &Folder) -> Result<Self, Error> {
         files::create_folder(folder)?;
-        let root = folder
-            .canonicalize()
-            .map_err(|error| Error::of_disk(folder, error))?;
+        let root = folder.canonicalize().map_err(|error| Error::of_disk(folder, error))?;
         let objects = LocalFileSystem::new_with_prefix(&root)
             .map_err(|error| Error::of_store(Some(folder), &Path::default(), error))?
             .with_fsync(true)
             .with_automatic_cleanup(false);
-        Ok(Self::build(
-            Arc::new(objects),
-            Some(root),
-            Box::new(rand::random::<u128>),
-        ))
+        Ok(Self::build(Arc::new(objects), Some(root), Box::new(rand::random::<u128>)))
     }
 
     /// A store in memory.
@@ -88,19 +82,11 @@ impl Store {
     /// The same objects with nonces and uids from `draw`, for simulation.
     #[must_use]
     pub fn drawing(&self, draw: impl Fn() -> u128 + Send + Sync + 'static) -> Self {
-        Self::build(
-            Arc::clone(&self.0.objects),
-            self.0.root.clone(),
-            Box::new(draw),
-        )
+        Self::build(Arc::clone(&self.0.objects), self.0.root.clone(), Box::new(draw))
     }
 
     fn build(objects: Arc<dyn ObjectStore>, root: Option<PathBuf>, draw: Draw) -> Self {
-        Self(Arc::new(Inner {
-            objects,
-            root,
-            draw,
-        }))
+        Self(Arc::new(Inner { objects, root, draw }))
     }
 
     /// Draws a nonce for one object.
@@ -144,19 +130,14 @@ impl Store {
     /// Lists a folder and all below it, in no order.
     pub(crate) async fn list(&self, folder: &Path) -> Result<Vec<ObjectMeta>, Error> {
         let listing = self.objects().list(Some(folder));
-        listing
-            .try_collect()
-            .await
-            .map_err(|error| self.error(folder, error))
+        listing.try_collect().await.map_err(|error| self.error(folder, error))
     }
 
     /// The numbers of a numbered folder's listing, in order.
     pub(crate) async fn numbers(&self, folder: &Path) -> Result<Vec<u64>, Error> {
         let listing = self.list(folder).await?;
-        let mut numbers: Vec<u64> = listing
-            .iter()
-            .filter_map(|meta| keys::number(folder, &meta.location))
-            .collect();
+        let mut numbers: Vec<u64> =
+            listing.iter().filter_map(|meta| keys::number(folder, &meta.location)).collect();
         numbers.sort_unstable();
         Ok(numbers)
     }
@@ -202,17 +183,9 @@ impl Store {
     ///
     /// # Errors
     /// When the store fails or the record is damaged.
-    pub async fn record(
-        &self,
-        uid: &IndexUid,
-        shard: ShardId,
-        seq: Seq,
-    ) -> Result<Option<Record>, Error> {
+    pub async fn record(&self, uid: &IndexUid, shard: ShardId, seq: Seq) -> Result<Option<Record>, Error> {
         let path = keys::record(uid, shard, seq);
-        self.read(&path)
-            .await?
-            .map(|bytes| Record::decode(&path, &bytes))
-            .transpose()
+        self.read(&path).await?.map(|bytes| Record::decode(&path, &bytes)).transpose()
     }
 }
 
@@ -241,10 +214,7 @@ impl Store {
         generation: Generation,
     ) -> Result<Option<Manifest>, Error> {
         let path = keys::manifest(uid, shard, generation);
-        self.read(&path)
-            .await?
-            .map(|bytes| Manifest::decode(&path, &bytes))
-            .transpose()
+        self.read(&path).await?.map(|bytes| Manifest::decode(&path, &bytes)).transpose()
     }
 }
 
@@ -267,10 +237,7 @@ impl Store {
     /// When the store fails or the cut is damaged.
     pub async fn cut(&self, uid: &IndexUid, number: CutNumber) -> Result<Option<Cut>, Error> {
         let path = keys::cut(uid, number);
-        self.read(&path)
-            .await?
-            .map(|bytes| cuts::decode(&path, &bytes))
-            .transpose()
+        self.read(&path).await?.map(|bytes| cuts::decode(&path, &bytes)).transpose()
     }
 
     /// Puts a cut at its number. [`Put::Other`] voids it: its author resigns.
@@ -278,12 +245,7 @@ impl Store {
     /// # Errors
     /// See [`Store::put_numbered`].
     pub async fn put_cut(&self, cut: &Cut, deadline: Deadline) -> Result<Put, Error> {
-        self.put_numbered(
-            &keys::cut(&cut.uid, cut.number),
-            cuts::encode(cut),
-            deadline,
-        )
-        .await
+        self.put_numbered(&keys::cut(&cut.uid, cut.number), cuts::encode(cut), deadline).await
     }
 }
 
@@ -293,10 +255,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Kind::Internal`](crate::Kind::Internal) when there is none.
-    pub async fn newest_definition(
-        &self,
-        uid: &IndexUid,
-    ) -> Result<(DefinitionNumber, Definition), Error> {
+    pub async fn newest_definition(&self, uid: &IndexUid) -> Result<(DefinitionNumber, Definition), Error> {
         let folder = keys::definitions(uid);
         let number = DefinitionNumber(self.highest(&folder, 0).await?);
         let found = self.definition(uid, number).await?;
@@ -314,10 +273,7 @@ impl Store {
         number: DefinitionNumber,
     ) -> Result<Option<Definition>, Error> {
         let path = keys::definition(uid, number);
-        self.read(&path)
-            .await?
-            .map(|bytes| definition::decode(&path, &bytes))
-            .transpose()
+        self.read(&path).await?.map(|bytes| definition::decode(&path, &bytes)).transpose()
     }
 
     /// Puts a definition at a number: 1 more than the newest that its author
@@ -334,8 +290,7 @@ impl Store {
         deadline: Deadline,
     ) -> Result<Put, Error> {
         let bytes = definition::encode(nonce, value);
-        self.put_numbered(&keys::definition(uid, number), bytes, deadline)
-            .await
+        self.put_numbered(&keys::definition(uid, number), bytes, deadline).await
     }
 }
 
@@ -349,10 +304,7 @@ impl Store {
     pub async fn name(&self, name: &IndexName) -> Result<Option<(u64, Entry)>, Error> {
         let folder = keys::name_folder(name);
         let number = self.highest(&folder, 0).await?;
-        Ok(self
-            .entry(&folder, number)
-            .await?
-            .map(|entry| (number, entry)))
+        Ok(self.entry(&folder, number).await?.map(|entry| (number, entry)))
     }
 
     /// Every entry of a name, in order.
@@ -379,10 +331,7 @@ impl Store {
         let folder = keys::names();
         let mut found = std::collections::BTreeSet::new();
         for meta in self.list(&folder).await? {
-            let name = meta
-                .location
-                .prefix_match(&folder)
-                .and_then(|mut parts| parts.next());
+            let name = meta.location.prefix_match(&folder).and_then(|mut parts| parts.next());
             if let Some(name) = name.and_then(|part| IndexName::new(part.as_ref()).ok()) {
                 found.insert(name);
             }
@@ -398,9 +347,6 @@ impl Store {
 
     async fn entry(&self, folder: &Path, number: u64) -> Result<Option<Entry>, Error> {
         let path = keys::numbered(folder, number);
-        self.read(&path)
-            .await?
-            .map(|bytes| names::decode(&path, &bytes))
-            .transpose()
+        self.read(&path).await?.map(|bytes| names::decode(&path, &bytes)).transpose()
     }
 }

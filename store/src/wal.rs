@@ -128,20 +128,8 @@ impl Record {
                 Body::Operations(operations.ok_or_else(|| Error::damaged(path, what))?)
             }
         };
-        let Header {
-            seq,
-            epoch,
-            nonce,
-            definition,
-            ..
-        } = header;
-        Ok(Self {
-            seq,
-            epoch,
-            nonce,
-            definition,
-            body,
-        })
+        let Header { seq, epoch, nonce, definition, .. } = header;
+        Ok(Self { seq, epoch, nonce, definition, body })
     }
 }
 
@@ -183,10 +171,7 @@ fn operations(count: usize, mut payload: Bytes) -> Option<Vec<Operation>> {
         payload = payload.slice(1..);
         let id = String::from_utf8(field(&mut payload)?.to_vec()).ok()?;
         operations.push(match tag {
-            UPSERT => Operation::Upsert {
-                id,
-                source: field(&mut payload)?,
-            },
+            UPSERT => Operation::Upsert { id, source: field(&mut payload)? },
             DELETE => Operation::Delete { id },
             _ => return None,
         });
@@ -218,35 +203,19 @@ mod tests {
             nonce: Nonce(3),
             definition: DefinitionNumber(4),
             body: Body::Operations(vec![
-                Operation::Upsert {
-                    id: "a\n".into(),
-                    source: Bytes::from_static(b"{\"x\":\n1}"),
-                },
+                Operation::Upsert { id: "a\n".into(), source: Bytes::from_static(b"{\"x\":\n1}") },
                 Operation::Delete { id: String::new() },
-                Operation::Upsert {
-                    id: "b".into(),
-                    source: Bytes::new(),
-                },
+                Operation::Upsert { id: "b".into(), source: Bytes::new() },
             ]),
         };
         let bytes = record.encode();
         let back = Record::decode(&path, &bytes).unwrap();
         assert_eq!(back, record);
-        let Body::Operations(operations) = &back.body else {
-            panic!()
-        };
-        let Operation::Upsert { source, .. } = &operations[0] else {
-            panic!()
-        };
-        assert!(
-            bytes.as_ptr_range().contains(&source.as_ptr()),
-            "the source was copied"
-        );
+        let Body::Operations(operations) = &back.body else { panic!() };
+        let Operation::Upsert { source, .. } = &operations[0] else { panic!() };
+        assert!(bytes.as_ptr_range().contains(&source.as_ptr()), "the source was copied");
         assert!(is_ordinary(&bytes));
-        let fence = Record {
-            body: Body::Fence,
-            ..record
-        };
+        let fence = Record { body: Body::Fence, ..record };
         assert_eq!(Record::decode(&path, &fence.encode()).unwrap(), fence);
         assert!(!is_ordinary(&fence.encode()));
     }

@@ -30,10 +30,7 @@ async fn child() {
             body: Body::Fence,
         };
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-        let appended = store
-            .append(&uid, ShardId(0), &record, deadline)
-            .await
-            .unwrap();
+        let appended = store.append(&uid, ShardId(0), &record, deadline).await.unwrap();
         assert_eq!(appended, Appended::Mine);
         eprintln!("ack {seq}");
     }
@@ -47,18 +44,9 @@ fn file_and_folder_are_synced_before_each_ack() {
     let status = Command::new("strace")
         .args(["-f", "-y", "-s", "200", "-o"])
         .arg(&trace)
-        .args([
-            "-e",
-            "trace=fsync,fdatasync,link,linkat,rename,renameat,renameat2,write",
-        ])
+        .args(["-e", "trace=fsync,fdatasync,link,linkat,rename,renameat,renameat2,write"])
         .arg(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "child",
-            "--ignored",
-            "--nocapture",
-            "--test-threads=1",
-        ])
+        .args(["--exact", "child", "--ignored", "--nocapture", "--test-threads=1"])
         .current_dir(folder.path())
         .output();
     let output = match status {

@@ -13,7 +13,8 @@ use serde_json::json;
 
 const WORDS: [&str; 24] = [
     "graph", "graphs", "neural", "network", "message", "passing", "index", "search", "the", "of", "a", "and",
-    "query", "shard", "leaf", "root", "cache", "token", "cut", "deep", "learning", "learned", "étude", "漢字",
+    "query", "shard", "leaf", "root", "cache", "token", "cut", "deep", "learning", "learned", "étude",
+    "漢字",
 ];
 const TAGS: [&str; 6] = ["cs.SI", "cs.LG", "stat.ML", "math", "q-bio", "a b"];
 
@@ -82,11 +83,13 @@ impl Generator {
             document.insert("title".into(), json!(self.text(5)));
         }
         if self.chance(95) {
-            let body = if self.chance(20) { json!([self.text(8), self.text(8)]) } else { json!(self.text(20)) };
+            let body =
+                if self.chance(20) { json!([self.text(8), self.text(8)]) } else { json!(self.text(20)) };
             document.insert("body".into(), body);
         }
         if self.chance(70) {
-            let tags: Vec<&str> = (0..self.below(3)).filter_map(|_| TAGS.choose(&mut self.0).copied()).collect();
+            let tags: Vec<&str> =
+                (0..self.below(3)).filter_map(|_| TAGS.choose(&mut self.0).copied()).collect();
             document.insert("tags".into(), json!(tags));
         }
         if self.chance(80) {
@@ -126,7 +129,8 @@ impl Generator {
             3 => {
                 let word = self.word();
                 let end = word.char_indices().nth(1 + self.below(2)).map_or(word.len(), |(at, _)| at);
-                let field = [Some("title"), Some("body"), Some("tags")].choose(&mut self.0).copied().flatten();
+                let field =
+                    [Some("title"), Some("body"), Some("tags")].choose(&mut self.0).copied().flatten();
                 Query::Prefix { field: field.map(str::to_owned), text: word[..end].to_owned() }
             }
             4 => {

@@ -61,7 +61,8 @@ impl Local {
         for number in 0..leaves {
             let node = NodeId(format!("leaf-{number}").into());
             let parts = leaf::Parts { node: node.clone(), store: store.clone(), scope: scope.clone() };
-            let settings = leaf::Settings { threads: 1, writer_heap_bytes: 15_000_000, ..leaf::Settings::default() };
+            let settings =
+                leaf::Settings { threads: 1, writer_heap_bytes: 15_000_000, ..leaf::Settings::default() };
             let leaf = Leaf::new(parts, settings)?;
             directory.insert(node, Arc::new(leaf.clone()));
             made.push(leaf);
@@ -120,7 +121,8 @@ impl Local {
             owners: (0..shards).map(|shard| Some(nodes(shard))).collect(),
             holders: (0..shards).map(|shard| vec![nodes(shard)]).collect(),
         });
-        self.view.send_modify(|view| Arc::make_mut(view).indexes.insert(name, index.clone()).map_or((), drop));
+        self.view
+            .send_modify(|view| Arc::make_mut(view).indexes.insert(name, index.clone()).map_or((), drop));
         Ok(index)
     }
 
@@ -157,7 +159,9 @@ impl Local {
             if cut.contains(&token) {
                 self.store.put_cut(&cut, soon().instant()).await?;
                 let index = Arc::new(Index { cut: Arc::new(cut), ..(*index).clone() });
-                self.view.send_modify(|view| Arc::make_mut(view).indexes.insert(name.clone(), index.clone()).map_or((), drop));
+                self.view.send_modify(|view| {
+                    Arc::make_mut(view).indexes.insert(name.clone(), index.clone()).map_or((), drop)
+                });
                 return Ok(());
             }
             let any = futures::future::select_all(changed.into_iter().map(Box::pin));

@@ -14,10 +14,8 @@ use model::ids::id_hash;
 use model::plan::{End, Node, Value};
 use model::schema::{Document, FieldType, FieldValues, Schema};
 use tantivy::postings::Postings;
-use tantivy::query::{BoostQuery, Bm25Weight, EnableScoring, PhraseQuery, Query, TermQuery};
-use tantivy::schema::{
-    Field, IndexRecordOption, SchemaBuilder, TextFieldIndexing, TextOptions,
-};
+use tantivy::query::{Bm25Weight, BoostQuery, EnableScoring, PhraseQuery, Query, TermQuery};
+use tantivy::schema::{Field, IndexRecordOption, SchemaBuilder, TextFieldIndexing, TextOptions};
 use tantivy::tokenizer::{Token, TokenStream, Tokenizer};
 use tantivy::{DocSet, Index, IndexWriter, Searcher, TERMINATED, TantivyDocument, Term};
 
@@ -181,7 +179,8 @@ impl Oracle {
                 self.constant(*boost, |document| any(document, field, &inside))
             }
             Node::Exists { field, boost } => self.constant(*boost, |document| {
-                **field == *"id" || document.values.iter().any(|(name, values)| name == field && !empty(values))
+                **field == *"id"
+                    || document.values.iter().any(|(name, values)| name == field && !empty(values))
             }),
             Node::Prefix { field, prefix, boost } => self.prefix(field, prefix, *boost)?,
             Node::Max(children) => {
@@ -199,7 +198,8 @@ impl Oracle {
     }
 
     fn boolean(&self, must: &[Node], should: &[Node], not: &[Node]) -> anyhow::Result<Matches> {
-        let all = |nodes: &[Node]| nodes.iter().map(|node| self.matches(node)).collect::<anyhow::Result<Vec<_>>>();
+        let all =
+            |nodes: &[Node]| nodes.iter().map(|node| self.matches(node)).collect::<anyhow::Result<Vec<_>>>();
         let (must, should, not) = (all(must)?, all(should)?, all(not)?);
         let mut matches = Matches::new();
         for doc in 0..self.documents.len() {
@@ -250,8 +250,8 @@ impl Oracle {
             let mut terms = inverted.terms().stream()?;
             while terms.advance() {
                 if terms.key().starts_with(prefix.as_bytes()) {
-                    let mut postings = inverted
-                        .read_postings_from_terminfo(terms.value(), IndexRecordOption::Basic)?;
+                    let mut postings =
+                        inverted.read_postings_from_terminfo(terms.value(), IndexRecordOption::Basic)?;
                     while postings.doc() != TERMINATED {
                         matches.insert(postings.doc() as usize, boost);
                         postings.advance();

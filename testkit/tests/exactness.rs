@@ -113,7 +113,8 @@ impl Corpus {
         let mut locals = Vec::new();
         for (shards, leaves) in LAYOUTS {
             let local = Local::start(store::Store::memory(), leaves)?;
-            let definition = Definition { shards, refresh_interval_ms: 3_600_000, ..Definition::of(schema.clone()) };
+            let definition =
+                Definition { shards, refresh_interval_ms: 3_600_000, ..Definition::of(schema.clone()) };
             local.create("exact", definition).await?;
             locals.push(local);
         }
@@ -196,7 +197,9 @@ fn corpora() -> u64 {
 async fn run(seeds: impl Iterator<Item = u64>) -> anyhow::Result<()> {
     let _ = runtime::telemetry::logs("warn");
     for seed in seeds {
-        let corpus = Corpus::build(seed, 60 + (seed as usize % 5) * 40, 3).await.with_context(|| format!("seed {seed}"))?;
+        let corpus = Corpus::build(seed, 60 + (seed as usize % 5) * 40, 3)
+            .await
+            .with_context(|| format!("seed {seed}"))?;
         let mut generator = Generator::new(seed ^ 0xFEED);
         for number in 0..QUERIES {
             let query = generator.query(3).canonical();

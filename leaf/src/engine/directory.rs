@@ -129,10 +129,7 @@ impl Files {
     pub(crate) fn put(&self, name: &str, bytes: &[u8]) -> Result<(), super::Error> {
         use std::io::Write;
         use tantivy::directory::TerminatingWrite;
-        let mut file = self
-            .directory()
-            .open_write(Path::new(name))
-            .map_err(tantivy::TantivyError::from)?;
+        let mut file = self.directory().open_write(Path::new(name)).map_err(tantivy::TantivyError::from)?;
         file.write_all(bytes)?;
         file.terminate()?;
         Ok(())

@@ -14,8 +14,8 @@ use model::ids::id_hash;
 use model::plan::{FieldName, Value};
 use model::schema::{Document, Field as SchemaField, FieldType, FieldValues, Schema};
 use tantivy::schema::{
-    DateOptions, DateTimePrecision, FAST, Field, IndexRecordOption, NumericOptions,
-    STORED, STRING, SchemaBuilder, TextFieldIndexing, TextOptions,
+    DateOptions, DateTimePrecision, FAST, Field, IndexRecordOption, NumericOptions, STORED, STRING,
+    SchemaBuilder, TextFieldIndexing, TextOptions,
 };
 use tantivy::tokenizer::TokenizerManager;
 use tantivy::{DateTime, TantivyDocument, Term};
@@ -97,8 +97,7 @@ impl Mapping {
                     .set_tokenizer("raw")
                     .set_fieldnorms(false)
                     .set_index_option(IndexRecordOption::Basic);
-                let options =
-                    TextOptions::default().set_indexing_options(indexing).set_fast("raw");
+                let options = TextOptions::default().set_indexing_options(indexing).set_fast("raw");
                 builder.add_text_field(name, options)
             }
             FieldType::I64 => builder.add_i64_field(name, numeric),
@@ -120,10 +119,7 @@ impl Mapping {
         for field in self.schema.fields.values() {
             if field.kind == FieldType::Text {
                 let analyzer = field.analyzer.unwrap_or_default();
-                manager.register(
-                    &tokenizer_name(analyzer),
-                    AnalyzerTokenizer::new(analyzer.tokenizer()),
-                );
+                manager.register(&tokenizer_name(analyzer), AnalyzerTokenizer::new(analyzer.tokenizer()));
             }
         }
         manager
@@ -166,10 +162,12 @@ impl Mapping {
                 FieldValues::I64(numbers) => numbers.iter().for_each(|n| made.add_i64(field, *n)),
                 FieldValues::U64(numbers) => numbers.iter().for_each(|n| made.add_u64(field, *n)),
                 FieldValues::F64(numbers) => numbers.iter().for_each(|n| made.add_f64(field, *n)),
-                FieldValues::Bool(flags) => flags.iter().for_each(|flag| made.add_u64(field, u64::from(*flag))),
-                FieldValues::Date(dates) => dates
-                    .iter()
-                    .for_each(|at| made.add_date(field, DateTime::from_timestamp_micros(*at))),
+                FieldValues::Bool(flags) => {
+                    flags.iter().for_each(|flag| made.add_u64(field, u64::from(*flag)))
+                }
+                FieldValues::Date(dates) => {
+                    dates.iter().for_each(|at| made.add_date(field, DateTime::from_timestamp_micros(*at)))
+                }
             }
         }
         Ok(made)

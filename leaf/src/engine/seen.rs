@@ -48,10 +48,8 @@ impl Seen {
 
     /// Adds an id by its hash; returns whether it may have been there.
     pub(crate) fn insert(&mut self, hash: u64) -> bool {
-        let known = self
-            .layers
-            .iter()
-            .any(|layer| layer.bits(hash).all(|(word, bit)| layer.words[word] & bit != 0));
+        let known =
+            self.layers.iter().any(|layer| layer.bits(hash).all(|(word, bit)| layer.words[word] & bit != 0));
         if known {
             return true;
         }

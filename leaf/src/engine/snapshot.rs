@@ -6,9 +6,9 @@ use std::sync::Arc;
 use model::plan::{FieldName, TextTerm};
 use tantivy::columnar::ColumnValues;
 use tantivy::fastfield::AliveBitSet;
+use tantivy::index::SegmentId;
 use tantivy::postings::TermInfo;
 use tantivy::schema::IndexRecordOption;
-use tantivy::index::SegmentId;
 use tantivy::{Index, InvertedIndexReader, ReloadPolicy, Searcher, SegmentReader, Term};
 
 use super::Error;
@@ -113,8 +113,7 @@ impl Segment {
                     tokens
                 }
             };
-            let field =
-                TextField { inverted, norms: Norms(norms), field: mapped.field, tokens };
+            let field = TextField { inverted, norms: Norms(norms), field: mapped.field, tokens };
             fields.insert(name.clone(), field);
         }
         Ok(Self { reader, alive, hashes, fields, key })
@@ -258,8 +257,7 @@ impl Snapshot {
         let term = self.mapping.id_term(id);
         for (segment_ord, segment) in self.segments.iter().enumerate() {
             let inverted = segment.reader.inverted_index(self.mapping.id)?;
-            let Some(mut postings) = inverted.read_block_postings(&term, IndexRecordOption::Basic)?
-            else {
+            let Some(mut postings) = inverted.read_block_postings(&term, IndexRecordOption::Basic)? else {
                 continue;
             };
             while !postings.docs().is_empty() {

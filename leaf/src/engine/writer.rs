@@ -47,11 +47,15 @@ impl Writer {
     /// (none when `meta` is empty).
     ///
     /// `heap_bytes` is the memory for documents that no segment holds yet.
-    pub(crate) fn open(mapping: Mapping, files: &Files, meta: &str, heap_bytes: usize) -> Result<Self, Error> {
+    pub(crate) fn open(
+        mapping: Mapping,
+        files: &Files,
+        meta: &str,
+        heap_bytes: usize,
+    ) -> Result<Self, Error> {
         let directory = files.directory();
         let index = if meta.is_empty() {
-            let mut index =
-                Index::create(directory, mapping.engine.clone(), IndexSettings::default())?;
+            let mut index = Index::create(directory, mapping.engine.clone(), IndexSettings::default())?;
             index.set_tokenizers(mapping.tokenizers());
             index
         } else {

@@ -32,8 +32,8 @@ impl BitsCursor {
         }
         let mut terms = range.into_stream()?;
         while terms.advance() {
-            let postings = inverted
-                .read_block_postings_from_terminfo(terms.value(), IndexRecordOption::Basic)?;
+            let postings =
+                inverted.read_block_postings_from_terminfo(terms.value(), IndexRecordOption::Basic)?;
             if !set(postings, &mut words, stop) {
                 break;
             }

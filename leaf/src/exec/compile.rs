@@ -17,9 +17,16 @@ pub(crate) enum Compiled<'a> {
     Term(CompiledTerm<'a>),
     Phrase(CompiledPhrase<'a>),
     /// A clause that scores a constant.
-    Constant { node: &'a Node, score: f32 },
+    Constant {
+        node: &'a Node,
+        score: f32,
+    },
     Max(Vec<Compiled<'a>>),
-    Bool { must: Vec<Compiled<'a>>, should: Vec<Compiled<'a>>, not: Vec<Compiled<'a>> },
+    Bool {
+        must: Vec<Compiled<'a>>,
+        should: Vec<Compiled<'a>>,
+        not: Vec<Compiled<'a>>,
+    },
 }
 
 pub(crate) struct CompiledTerm<'a> {
@@ -129,8 +136,8 @@ impl<'a> Compiled<'a> {
                 let frequency = weights.frequency(&term.field, &term.text);
                 let average = weights.average(&term.field);
                 let documents = weights.statistics.documents;
-                let weight = Bm25Weight::for_one_term_without_explain(frequency, documents, average)
-                    .boost_by(*boost);
+                let weight =
+                    Bm25Weight::for_one_term_without_explain(frequency, documents, average).boost_by(*boost);
                 let bound = bound(idf(frequency, documents), *boost);
                 let (field, text) = (&term.field, &term.text);
                 Self::Term(CompiledTerm { field, text, weight, bound, average })
@@ -154,10 +161,8 @@ impl<'a> Compiled<'a> {
             | Node::Exists { boost, .. } => Self::Constant { node, score: *boost },
             Node::Max(children) => Self::Max(each(children)?),
             Node::Bool { must, should, not } => {
-                let not = not
-                    .iter()
-                    .map(|node| Self::matching(node, mapping))
-                    .collect::<Result<Vec<_>, _>>()?;
+                let not =
+                    not.iter().map(|node| Self::matching(node, mapping)).collect::<Result<Vec<_>, _>>()?;
                 Self::Bool { must: each(must)?, should: each(should)?, not }
             }
         })

@@ -22,12 +22,22 @@ use crate::engine::{Error, Segment, Snapshot};
 /// A cursor of some kind.
 pub(crate) enum Cursor<'a> {
     Empty,
-    All { doc: DocId, end: DocId, score: f32 },
+    All {
+        doc: DocId,
+        end: DocId,
+        score: f32,
+    },
     Term(Box<TermCursor<'a>>),
     Phrase(Box<PhraseCursor<'a>>),
-    Bits { bits: BitsCursor, score: f32 },
+    Bits {
+        bits: BitsCursor,
+        score: f32,
+    },
     /// The engine's own, for clauses that score a constant.
-    Engine { docs: Box<dyn Scorer>, score: f32 },
+    Engine {
+        docs: Box<dyn Scorer>,
+        score: f32,
+    },
     Max(Vec<Cursor<'a>>),
     Bool(Box<BoolCursor<'a>>),
 }
@@ -52,10 +62,7 @@ impl<'a> Cursor<'a> {
         stop: &'a Stop<'a>,
     ) -> Result<Self, Error> {
         let each = |nodes: &'a [Compiled<'a>]| {
-            nodes
-                .iter()
-                .map(|node| Self::open(node, snapshot, segment, stop))
-                .collect::<Result<Vec<_>, _>>()
+            nodes.iter().map(|node| Self::open(node, snapshot, segment, stop)).collect::<Result<Vec<_>, _>>()
         };
         Ok(match node {
             Compiled::None => Self::Empty,
@@ -144,7 +151,11 @@ impl<'a> Cursor<'a> {
             Self::Phrase(phrase) => phrase.reach(target),
             Self::Bits { bits, .. } => bits.reach(target),
             Self::Engine { docs, .. } => {
-                if docs.doc() < target { docs.seek(target) } else { docs.doc() }
+                if docs.doc() < target {
+                    docs.seek(target)
+                } else {
+                    docs.doc()
+                }
             }
             Self::Max(children) => {
                 children.iter_mut().map(|child| child.reach(target)).min().unwrap_or(TERMINATED)
@@ -334,9 +345,7 @@ fn constant<'a>(
                 Box::new(RangeQuery::new(lower, upper))
             }
         }
-        Node::Exists { field, .. } => {
-            Box::new(ExistsQuery::new(mapping.get(field)?.presence.clone(), false))
-        }
+        Node::Exists { field, .. } => Box::new(ExistsQuery::new(mapping.get(field)?.presence.clone(), false)),
         _ => return Err(Error::Corrupt("a scored clause was compiled as a constant".into())),
     };
     let weight = query.weight(EnableScoring::disabled_from_searcher(&snapshot.searcher))?;

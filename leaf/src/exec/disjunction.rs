@@ -66,7 +66,9 @@ pub(super) fn run(mut lists: Vec<Cursor<'_>>, combine: Combine, sink: &mut Sink<
                 return maxscore(&mut lists, &mut bounds, combine, sink, stop);
             }
         }
-        let Some(first) = lists.iter().map(Cursor::doc).min().filter(|doc| *doc != TERMINATED) else { return };
+        let Some(first) = lists.iter().map(Cursor::doc).min().filter(|doc| *doc != TERMINATED) else {
+            return;
+        };
         base = base.max(first - first % WINDOW);
         let end = base.saturating_add(WINDOW).min(TERMINATED);
         for list in &mut lists {

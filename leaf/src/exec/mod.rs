@@ -137,7 +137,11 @@ impl Sink<'_, '_> {
 ///
 /// # Errors
 /// [`Error::Stopped`] when cancelled or late.
-pub(crate) fn search(shards: &[(ShardId, &Snapshot)], job: &Job<'_>, cancel: &Cancel) -> Result<Outcome, Error> {
+pub(crate) fn search(
+    shards: &[(ShardId, &Snapshot)],
+    job: &Job<'_>,
+    cancel: &Cancel,
+) -> Result<Outcome, Error> {
     let mut top = Top::new(job.limit);
     let mut counter = Counter::new(job.count);
     let mut strategies = Vec::with_capacity(shards.len());

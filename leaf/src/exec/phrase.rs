@@ -186,8 +186,7 @@ mod tests {
         let shifts: Vec<u32> = offsets.iter().map(|offset| last - offset).collect();
         let shifted = |(at, list): (usize, &&[u32])| list.iter().map(|p| p + shifts[at]).collect();
         let positions = positions.iter().enumerate().map(shifted).collect();
-        Occurrences { positions, shifts: shifts.clone(), at: vec![0; offsets.len()], slop }
-            .count_positions()
+        Occurrences { positions, shifts: shifts.clone(), at: vec![0; offsets.len()], slop }.count_positions()
     }
 
     #[test]

@@ -100,8 +100,7 @@ impl Top {
 
     /// The entries, best first, ties with the last after it.
     pub(crate) fn into_entries(self) -> Vec<Entry> {
-        let mut entries: Vec<Entry> =
-            self.heap.into_sorted_vec().into_iter().map(|worst| worst.0).collect();
+        let mut entries: Vec<Entry> = self.heap.into_sorted_vec().into_iter().map(|worst| worst.0).collect();
         entries.extend(self.ties);
         entries
     }

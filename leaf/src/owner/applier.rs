@@ -76,7 +76,17 @@ impl<'a> Applier<'a> {
         let writer = blocking(move || Writer::open(mapping, &opened, &meta, heap)).await?;
         let stored = manifest.files.iter().map(|file| (file.name.clone(), file.clone())).collect();
         let (applied, skipped) = (manifest.seq, manifest.skipped);
-        Ok(Self { owner, epoch, files, writer: Some(writer), manifest, stored, applied, skipped, published: 0 })
+        Ok(Self {
+            owner,
+            epoch,
+            files,
+            writer: Some(writer),
+            manifest,
+            stored,
+            applied,
+            skipped,
+            published: 0,
+        })
     }
 
     /// Applies what comes, commits by interval and by nudge; ends when the log

@@ -323,7 +323,9 @@ impl Owner {
 
 fn to_store(operation: &Operation) -> store::Operation {
     match operation {
-        Operation::Upsert { id, source } => store::Operation::Upsert { id: id.clone(), source: source.clone() },
+        Operation::Upsert { id, source } => {
+            store::Operation::Upsert { id: id.clone(), source: source.clone() }
+        }
         Operation::Delete { id } => store::Operation::Delete { id: id.clone() },
     }
 }

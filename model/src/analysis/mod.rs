@@ -94,9 +94,7 @@ impl Analyzer {
     /// What splits text for this analyser: cheap, to be kept by an engine.
     #[must_use]
     pub fn tokenizer(self) -> Tokenizer {
-        Tokenizer {
-            algorithm: self.algorithm(),
-        }
+        Tokenizer { algorithm: self.algorithm() }
     }
 
     /// The terms of `text` with their positions, ascending. Positions of
@@ -188,9 +186,7 @@ pub struct TokenStream<'a> {
 
 impl std::fmt::Debug for TokenStream<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TokenStream")
-            .field("words", &self.words)
-            .finish_non_exhaustive()
+        f.debug_struct("TokenStream").field("words", &self.words).finish_non_exhaustive()
     }
 }
 
@@ -216,11 +212,7 @@ impl TokenStream<'_> {
     /// The term.
     #[must_use]
     pub fn text(&self) -> &str {
-        if self.stemmed {
-            &self.stem
-        } else {
-            &self.words.buffer
-        }
+        if self.stemmed { &self.stem } else { &self.words.buffer }
     }
 
     /// The place of the token in the text, from 0, dropped ones counted.
@@ -249,14 +241,7 @@ struct Words<'a> {
 
 impl<'a> Words<'a> {
     fn new(text: &'a str) -> Self {
-        Self {
-            text,
-            at: 0,
-            from: 0,
-            position: 0,
-            next_position: 0,
-            buffer: String::new(),
-        }
+        Self { text, at: 0, from: 0, position: 0, next_position: 0, buffer: String::new() }
     }
 
     fn advance(&mut self) -> bool {
@@ -336,11 +321,7 @@ mod tests {
     use super::*;
 
     fn words(analyzer: Analyzer, text: &str) -> Vec<String> {
-        analyzer
-            .terms(text)
-            .into_iter()
-            .map(|(_, term)| term)
-            .collect()
+        analyzer.terms(text).into_iter().map(|(_, term)| term).collect()
     }
 
     #[test]
@@ -355,10 +336,7 @@ mod tests {
     #[test]
     fn english_words_lose_their_endings() {
         let text = "Titles of running networks are relational";
-        assert_eq!(
-            words(Analyzer::English, text),
-            ["titl", "of", "run", "network", "are", "relat"]
-        );
+        assert_eq!(words(Analyzer::English, text), ["titl", "of", "run", "network", "are", "relat"]);
         assert_eq!(words(Analyzer::German, "Häuser"), ["haus"]);
     }
 

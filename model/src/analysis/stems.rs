@@ -31,12 +31,7 @@ struct Slot {
     bytes: [u8; BYTES],
 }
 
-const EMPTY: Slot = Slot {
-    algorithm: 0,
-    word: 0,
-    stem: 0,
-    bytes: [0; BYTES],
-};
+const EMPTY: Slot = Slot { algorithm: 0, word: 0, stem: 0, bytes: [0; BYTES] };
 
 /// The stemmer of one language.
 pub(super) struct Stems {
@@ -47,10 +42,7 @@ pub(super) struct Stems {
 impl Stems {
     pub(super) fn new(algorithm: Algorithm) -> Self {
         // The numbers are told apart within this process only.
-        Self {
-            stemmer: Stemmer::create(algorithm),
-            algorithm: algorithm as u8 + 1,
-        }
+        Self { stemmer: Stemmer::create(algorithm), algorithm: algorithm as u8 + 1 }
     }
 
     /// Puts the stem of `word`, which is lowercase, into `stem`.
@@ -93,12 +85,8 @@ impl Slot {
             stem: u8::try_from(stem.len()).ok()?,
             ..EMPTY
         };
-        slot.bytes
-            .get_mut(..word.len())?
-            .copy_from_slice(word.as_bytes());
-        slot.bytes
-            .get_mut(word.len()..word.len() + stem.len())?
-            .copy_from_slice(stem.as_bytes());
+        slot.bytes.get_mut(..word.len())?.copy_from_slice(word.as_bytes());
+        slot.bytes.get_mut(word.len()..word.len() + stem.len())?.copy_from_slice(stem.as_bytes());
         Some(slot)
     }
 
@@ -117,14 +105,8 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_what_the_stemmer_gave() {
-        let plain = [
-            Stemmer::create(Algorithm::English),
-            Stemmer::create(Algorithm::French),
-        ];
-        let stems = [
-            Stems::new(Algorithm::English),
-            Stems::new(Algorithm::French),
-        ];
+        let plain = [Stemmer::create(Algorithm::English), Stemmer::create(Algorithm::French)];
+        let stems = [Stems::new(Algorithm::English), Stems::new(Algorithm::French)];
         let mut stem = String::new();
         // Twice as many words as slots, so that they displace each other.
         for round in 0..3 {

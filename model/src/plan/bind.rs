@@ -36,9 +36,7 @@ pub struct BindError {
 
 impl BindError {
     fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-        }
+        Self { message: message.into() }
     }
 }
 
@@ -47,10 +45,7 @@ impl BindError {
 /// # Errors
 /// Names the field and what is wrong with how it is used.
 pub fn bind(query: &Query, schema: &Schema) -> Result<Node, BindError> {
-    let binder = Binder {
-        schema,
-        scored: true,
-    };
+    let binder = Binder { schema, scored: true };
     Ok(normal(binder.query(query, 1.0, 1)?.unwrap_or(Node::None)))
 }
 
@@ -60,10 +55,7 @@ pub fn bind(query: &Query, schema: &Schema) -> Result<Node, BindError> {
 /// # Errors
 /// As [`bind`].
 pub fn bind_filter(query: &Query, schema: &Schema) -> Result<Node, BindError> {
-    let binder = Binder {
-        schema,
-        scored: false,
-    };
+    let binder = Binder { schema, scored: false };
     Ok(normal(binder.query(query, 1.0, 1)?.unwrap_or(Node::None)))
 }
 
@@ -89,12 +81,12 @@ impl<'a> Binder<'a> {
         match query {
             Query::All => Ok(Some(Node::All { boost })),
             Query::Word { field: None, text } if self.says_nothing(text) => Ok(None),
-            Query::Word { field, text } => self.fields(field.as_deref(), |target| {
-                text_or_value(target, text, 0, boost)
-            }),
-            Query::Phrase { field, text, slop } => self.fields(field.as_deref(), |target| {
-                text_or_value(target, text, *slop, boost)
-            }),
+            Query::Word { field, text } => {
+                self.fields(field.as_deref(), |target| text_or_value(target, text, 0, boost))
+            }
+            Query::Phrase { field, text, slop } => {
+                self.fields(field.as_deref(), |target| text_or_value(target, text, *slop, boost))
+            }
             Query::Prefix { field, text } => {
                 self.fields(field.as_deref(), |target| prefix(target, text, boost))
             }
@@ -103,11 +95,7 @@ impl<'a> Binder<'a> {
                 Target::Id => Node::All { boost },
                 Target::Field(field, _) => Node::Exists { field, boost },
             })),
-            Query::Range {
-                field,
-                lower,
-                upper,
-            } => {
+            Query::Range { field, lower, upper } => {
                 let target = self.target(field)?;
                 range(target, lower, upper, boost).map(Some)
             }
@@ -116,11 +104,7 @@ impl<'a> Binder<'a> {
                     return Err(BindError::new("a boost must be a number above 0"));
                 }
                 let (least, most) = BOOST_ENDS;
-                let boost = if self.scored {
-                    (boost * factor).clamp(least, most)
-                } else {
-                    boost
-                };
+                let boost = if self.scored { (boost * factor).clamp(least, most) } else { boost };
                 self.query(query, boost, level + 1)
             }
             Query::Group(group) => self.group(group, boost, level + 1),
@@ -128,20 +112,15 @@ impl<'a> Binder<'a> {
     }
 
     fn group(&self, group: &Group, boost: f32, level: usize) -> Bind {
-        let (mut must, mut should) = (
-            self.each(&group.must, boost, level)?,
-            self.each(&group.should, boost, level)?,
-        );
+        let (mut must, mut should) =
+            (self.each(&group.must, boost, level)?, self.each(&group.should, boost, level)?);
         let plain = self.each(&group.plain, boost, level)?;
         match self.schema.default_operator {
             Operator::And => must.extend(plain),
             Operator::Or => should.extend(plain),
         }
         // What must not match never scores.
-        let unscored = Self {
-            scored: false,
-            ..*self
-        };
+        let unscored = Self { scored: false, ..*self };
         let not = unscored.each(&group.not, 1.0, level)?;
         let written = !group.must.is_empty() || !group.should.is_empty() || !group.plain.is_empty();
         if must.is_empty() && should.is_empty() {
@@ -166,13 +145,9 @@ impl<'a> Binder<'a> {
     /// must not make it a requirement.
     fn says_nothing(&self, text: &str) -> bool {
         let reads = |name: &FieldName| {
-            self.schema
-                .fields
-                .get(name)
-                .is_some_and(|field| field.kind == FieldType::Text)
+            self.schema.fields.get(name).is_some_and(|field| field.kind == FieldType::Text)
         };
-        !text.chars().any(char::is_alphanumeric)
-            && self.schema.searched_by_default().iter().any(reads)
+        !text.chars().any(char::is_alphanumeric) && self.schema.searched_by_default().iter().any(reads)
     }
 
     /// Binds a clause to its field, or to every default field.
@@ -195,11 +170,7 @@ impl<'a> Binder<'a> {
             (0, _) => None,
             (1, _) => nodes.pop(),
             (_, Combine::Max) => Some(Node::Max(nodes)),
-            (_, Combine::Sum) => Some(Node::Bool {
-                must: Vec::new(),
-                should: nodes,
-                not: Vec::new(),
-            }),
+            (_, Combine::Sum) => Some(Node::Bool { must: Vec::new(), should: nodes, not: Vec::new() }),
         })
     }
 
@@ -226,11 +197,8 @@ impl<'a> Binder<'a> {
         let hint = match close.as_slice() {
             [] => self.known(),
             close => {
-                let names: Vec<String> = close
-                    .iter()
-                    .take(3)
-                    .map(|(_, known)| format!("{known:?}"))
-                    .collect();
+                let names: Vec<String> =
+                    close.iter().take(3).map(|(_, known)| format!("{known:?}")).collect();
                 format!("did you mean {}?", names.join(" or "))
             }
         };
@@ -239,15 +207,9 @@ impl<'a> Binder<'a> {
 
     fn known(&self) -> String {
         let fields = &self.schema.fields;
-        let names: Vec<&str> = std::iter::once("id")
-            .chain(fields.keys().map(|known| &**known))
-            .take(FIELDS_SHOWN)
-            .collect();
-        let more = if fields.len() + 1 > names.len() {
-            ", …"
-        } else {
-            ""
-        };
+        let names: Vec<&str> =
+            std::iter::once("id").chain(fields.keys().map(|known| &**known)).take(FIELDS_SHOWN).collect();
+        let more = if fields.len() + 1 > names.len() { ", …" } else { "" };
         format!("its fields are {}{more}", names.join(", "))
     }
 }
@@ -268,24 +230,11 @@ fn words(field: &FieldName, terms: &[(u32, String)], slop: u32, boost: f32) -> O
     let field = field.clone();
     match terms {
         [] => None,
-        [(_, text)] => Some(Node::Term {
-            term: TextTerm {
-                field,
-                text: text.as_str().into(),
-            },
-            boost,
-        }),
+        [(_, text)] => Some(Node::Term { term: TextTerm { field, text: text.as_str().into() }, boost }),
         [(first, _), ..] => {
-            let terms = terms
-                .iter()
-                .map(|(at, text)| (at.saturating_sub(*first), text.as_str().into()))
-                .collect();
-            Some(Node::Phrase {
-                field,
-                terms,
-                slop,
-                boost,
-            })
+            let terms =
+                terms.iter().map(|(at, text)| (at.saturating_sub(*first), text.as_str().into())).collect();
+            Some(Node::Phrase { field, terms, slop, boost })
         }
     }
 }
@@ -322,11 +271,7 @@ fn exact(target: Target<'_>, text: &str, boost: f32) -> Result<Node, BindError> 
         return between(field, kind, &day, &day, boost);
     }
     let value = value(&field, kind, text)?;
-    Ok(Node::Exact {
-        field,
-        value,
-        boost,
-    })
+    Ok(Node::Exact { field, value, boost })
 }
 
 /// The field's name and type; the id behaves as a keyword.
@@ -340,21 +285,12 @@ fn kind_of(target: Target<'_>) -> (FieldName, FieldType) {
 fn value(name: &str, kind: FieldType, text: &str) -> Result<Value, BindError> {
     let wrong = |expected: &str| {
         let shown = short(text);
-        BindError::new(format!(
-            "field {name:?} is {}: {shown} is not {expected}",
-            kind.name()
-        ))
+        BindError::new(format!("field {name:?} is {}: {shown} is not {expected}", kind.name()))
     };
     Ok(match kind {
         FieldType::Text | FieldType::Keyword => Value::Keyword(text.to_owned()),
-        FieldType::I64 => Value::I64(
-            text.parse()
-                .map_err(|_| wrong("a whole number of 64 bits"))?,
-        ),
-        FieldType::U64 => Value::U64(
-            text.parse()
-                .map_err(|_| wrong("a whole number of 64 bits from 0 on"))?,
-        ),
+        FieldType::I64 => Value::I64(text.parse().map_err(|_| wrong("a whole number of 64 bits"))?),
+        FieldType::U64 => Value::U64(text.parse().map_err(|_| wrong("a whole number of 64 bits from 0 on"))?),
         FieldType::F64 => {
             let number: f64 = text.parse().map_err(|_| wrong("a number"))?;
             if !number.is_finite() {
@@ -387,31 +323,20 @@ fn in_reach(at: i64) -> i64 {
 fn prefix(target: Target<'_>, text: &str, boost: f32) -> Bind {
     let (name, field) = match target {
         Target::Id => {
-            return Ok(Some(Node::Prefix {
-                field: "id".into(),
-                prefix: text.into(),
-                boost,
-            }));
+            return Ok(Some(Node::Prefix { field: "id".into(), prefix: text.into(), boost }));
         }
         Target::Field(name, field) => (name, field),
     };
     let Some(analyzer) = field.analyzer() else {
         if field.kind == FieldType::Keyword {
-            return Ok(Some(Node::Prefix {
-                field: name,
-                prefix: text.into(),
-                boost,
-            }));
+            return Ok(Some(Node::Prefix { field: name, prefix: text.into(), boost }));
         }
         let kind = field.kind.name();
         return Err(BindError::new(format!(
             "field {name:?} is {kind}: prefixes work on text and keyword fields, ranges on this one"
         )));
     };
-    let begin = text
-        .char_indices()
-        .rev()
-        .find(|(_, c)| !c.is_alphanumeric());
+    let begin = text.char_indices().rev().find(|(_, c)| !c.is_alphanumeric());
     let begin = begin.map_or(0, |(at, c)| at + c.len_utf8());
     let (whole, last) = text.split_at(begin);
     let whole = words(&name, &analyzer.terms(whole), 0, boost);
@@ -419,27 +344,16 @@ fn prefix(target: Target<'_>, text: &str, boost: f32) -> Bind {
         return Ok(whole);
     }
     let prefix: Arc<str> = analyzer.prefix(last).into();
-    let mut begun = Node::Prefix {
-        field: name.clone(),
-        prefix: prefix.clone(),
-        boost,
-    };
+    let mut begun = Node::Prefix { field: name.clone(), prefix: prefix.clone(), boost };
     if let [(_, stem)] = analyzer.terms(last).as_slice()
         && !stem.starts_with(&*prefix)
     {
-        let term = TextTerm {
-            field: name,
-            text: stem.as_str().into(),
-        };
+        let term = TextTerm { field: name, text: stem.as_str().into() };
         begun = Node::Max(vec![begun, Node::Term { term, boost }]);
     }
     Ok(Some(match whole {
         None => begun,
-        Some(whole) => Node::Bool {
-            must: vec![whole, begun],
-            should: Vec::new(),
-            not: Vec::new(),
-        },
+        Some(whole) => Node::Bool { must: vec![whole, begun], should: Vec::new(), not: Vec::new() },
     }))
 }
 
@@ -487,20 +401,14 @@ fn between(
     let empty = match (&lower, &upper) {
         (End::Unbounded, _) | (_, End::Unbounded) => false,
         (End::Included(lower), End::Included(upper)) => lower > upper,
-        (
-            End::Included(lower) | End::Excluded(lower),
-            End::Included(upper) | End::Excluded(upper),
-        ) => lower >= upper,
+        (End::Included(lower) | End::Excluded(lower), End::Included(upper) | End::Excluded(upper)) => {
+            lower >= upper
+        }
     };
     if empty {
         return Ok(Node::None);
     }
-    Ok(Node::Range {
-        field,
-        lower,
-        upper,
-        boost,
-    })
+    Ok(Node::Range { field, lower, upper, boost })
 }
 
 /// Merges nested groups of one kind, drops what cannot matter, sorts clauses.
@@ -537,11 +445,7 @@ fn normal(node: Node) -> Node {
 
 fn boolean(must: Vec<Node>, should: Vec<Node>, not: Vec<Node>) -> Node {
     let mut all = Vec::with_capacity(must.len());
-    let mut none: Vec<Node> = not
-        .into_iter()
-        .map(normal)
-        .filter(|node| *node != Node::None)
-        .collect();
+    let mut none: Vec<Node> = not.into_iter().map(normal).filter(|node| *node != Node::None).collect();
     for clause in must.into_iter().map(normal) {
         match clause {
             Node::None => return Node::None,
@@ -556,9 +460,7 @@ fn boolean(must: Vec<Node>, should: Vec<Node>, not: Vec<Node>) -> Node {
     for clause in should.into_iter().map(normal) {
         match clause {
             Node::None => {}
-            Node::Bool { must, should, not } if must.is_empty() && not.is_empty() => {
-                any.extend(should)
-            }
+            Node::Bool { must, should, not } if must.is_empty() && not.is_empty() => any.extend(should),
             other => any.push(other),
         }
     }
@@ -585,11 +487,7 @@ fn boolean(must: Vec<Node>, should: Vec<Node>, not: Vec<Node>) -> Node {
     if none.is_empty() && any.is_empty() && all.len() == 1 {
         return all.remove(0);
     }
-    Node::Bool {
-        must: all,
-        should: any,
-        not: none,
-    }
+    Node::Bool { must: all, should: any, not: none }
 }
 
 fn sort(nodes: &mut [Node]) {
@@ -621,12 +519,7 @@ fn encode(node: &Node, bytes: &mut Vec<u8>) {
             encode_text(&term.text, bytes);
             encode_boost(*boost, bytes);
         }
-        Node::Phrase {
-            field,
-            terms,
-            slop,
-            boost,
-        } => {
+        Node::Phrase { field, terms, slop, boost } => {
             bytes.push(3);
             encode_text(field, bytes);
             encode_length(terms.len(), bytes);
@@ -637,32 +530,19 @@ fn encode(node: &Node, bytes: &mut Vec<u8>) {
             bytes.extend_from_slice(&slop.to_be_bytes());
             encode_boost(*boost, bytes);
         }
-        Node::Exact {
-            field,
-            value,
-            boost,
-        } => {
+        Node::Exact { field, value, boost } => {
             bytes.push(4);
             encode_text(field, bytes);
             encode_value(value, bytes);
             encode_boost(*boost, bytes);
         }
-        Node::Prefix {
-            field,
-            prefix,
-            boost,
-        } => {
+        Node::Prefix { field, prefix, boost } => {
             bytes.push(5);
             encode_text(field, bytes);
             encode_text(prefix, bytes);
             encode_boost(*boost, bytes);
         }
-        Node::Range {
-            field,
-            lower,
-            upper,
-            boost,
-        } => {
+        Node::Range { field, lower, upper, boost } => {
             bytes.push(6);
             encode_text(field, bytes);
             encode_end(lower, bytes);
@@ -756,10 +636,7 @@ mod tests {
     use crate::query::{Limits, arbitrary, parse};
 
     fn schema() -> Schema {
-        let text = |analyzer| Field {
-            kind: FieldType::Text,
-            analyzer: Some(analyzer),
-        };
+        let text = |analyzer| Field { kind: FieldType::Text, analyzer: Some(analyzer) };
         Schema {
             fields: [
                 ("title".into(), text(Analyzer::English)),
@@ -779,27 +656,16 @@ mod tests {
     }
 
     fn refused(text: &str) -> String {
-        bind(&parse(text, &Limits::default()).unwrap(), &schema())
-            .unwrap_err()
-            .to_string()
+        bind(&parse(text, &Limits::default()).unwrap(), &schema()).unwrap_err().to_string()
     }
 
     fn term(field: &str, text: &str, boost: f32) -> Node {
-        Node::Term {
-            term: TextTerm {
-                field: field.into(),
-                text: text.into(),
-            },
-            boost,
-        }
+        Node::Term { term: TextTerm { field: field.into(), text: text.into() }, boost }
     }
 
     #[test]
     fn a_word_is_searched_in_every_default_field() {
-        let expected = Node::Max(vec![
-            term("body", "graphs", 1.0),
-            term("title", "graph", 1.0),
-        ]);
+        let expected = Node::Max(vec![term("body", "graphs", 1.0), term("title", "graph", 1.0)]);
         assert_eq!(bound("graphs"), expected);
         assert_eq!(bound("(title:Graphs^2)^3"), term("title", "graph", 6.0));
     }
@@ -807,12 +673,7 @@ mod tests {
     #[test]
     fn a_word_of_several_terms_is_a_phrase() {
         let terms = vec![(0, "message".into()), (1, "passing".into())];
-        let expected = Node::Phrase {
-            field: "body".into(),
-            terms,
-            slop: 0,
-            boost: 1.0,
-        };
+        let expected = Node::Phrase { field: "body".into(), terms, slop: 0, boost: 1.0 };
         assert_eq!(bound("body:message-passing"), expected);
     }
 
@@ -827,10 +688,7 @@ mod tests {
         let one = bound("body:a AND (body:b AND (body:c AND NOT body:d))");
         let other = bound("+body:c +body:b +body:a -body:d");
         assert_eq!(one, other);
-        assert_eq!(
-            bound("body:a OR (body:b OR body:c)"),
-            bound("body:c OR body:b OR body:a")
-        );
+        assert_eq!(bound("body:a OR (body:b OR body:c)"), bound("body:c OR body:b OR body:a"));
         assert_eq!(bound("body:a body:b"), bound("body:a AND body:b"));
     }
 
@@ -838,34 +696,24 @@ mod tests {
     fn a_lone_group_is_dissolved() {
         let not = vec![term("body", "c", 1.0)];
         let should = vec![term("body", "a", 1.0), term("body", "b", 1.0)];
-        let expected = Node::Bool {
-            must: vec![],
-            should,
-            not,
-        };
+        let expected = Node::Bool { must: vec![], should, not };
         assert_eq!(bound("(body:a OR body:b) -body:c"), expected);
         assert_eq!(bound("+(body:b OR body:a) NOT body:c"), expected);
     }
 
     #[test]
     fn only_exclusions_match_all_the_rest() {
-        let Node::Bool { must, not, .. } = bound("NOT body:a") else {
-            panic!()
-        };
+        let Node::Bool { must, not, .. } = bound("NOT body:a") else { panic!() };
         assert_eq!(must, [Node::All { boost: 1.0 }]);
         assert_eq!(not, [term("body", "a", 1.0)]);
     }
 
     #[test]
     fn a_day_is_all_of_it() {
-        let Node::Range { lower, upper, .. } = bound("at:[1970-01-01 TO 1970-01-01]") else {
-            panic!()
-        };
+        let Node::Range { lower, upper, .. } = bound("at:[1970-01-01 TO 1970-01-01]") else { panic!() };
         assert_eq!(lower, End::Included(Value::Date(0)));
         assert_eq!(upper, End::Included(Value::Date(86_399_999_999)));
-        let Node::Range { lower, .. } = bound("at:>1970-01-01") else {
-            panic!()
-        };
+        let Node::Range { lower, .. } = bound("at:>1970-01-01") else { panic!() };
         assert_eq!(lower, End::Excluded(Value::Date(86_399_999_999)));
     }
 
@@ -880,84 +728,37 @@ mod tests {
 
     #[test]
     fn bytes_are_equal_for_equal_nodes() {
-        assert_eq!(
-            bound("a AND b").canonical_bytes(),
-            bound("b AND a").canonical_bytes()
-        );
+        assert_eq!(bound("a AND b").canonical_bytes(), bound("b AND a").canonical_bytes());
     }
 
     #[test]
     fn a_prefix_finds_the_words_it_begins() {
-        let prefix = |text: &str| Node::Prefix {
-            field: "title".into(),
-            prefix: text.into(),
-            boost: 1.0,
-        };
+        let prefix = |text: &str| Node::Prefix { field: "title".into(), prefix: text.into(), boost: 1.0 };
         assert_eq!(bound("title:Tit*"), prefix("tit"));
         let stem = term("title", "titl", 1.0);
-        assert_eq!(
-            bound("title:title*"),
-            Node::Max(vec![stem, prefix("title")])
-        );
+        assert_eq!(bound("title:title*"), Node::Max(vec![stem, prefix("title")]));
         let must = vec![term("title", "messag", 1.0), prefix("pass")];
-        assert_eq!(
-            bound("title:message-pass*"),
-            Node::Bool {
-                must,
-                should: vec![],
-                not: vec![]
-            }
-        );
+        assert_eq!(bound("title:message-pass*"), Node::Bool { must, should: vec![], not: vec![] });
         assert_eq!(
             bound("tags:Cs.S*"),
-            Node::Prefix {
-                field: "tags".into(),
-                prefix: "Cs.S".into(),
-                boost: 1.0
-            }
+            Node::Prefix { field: "tags".into(), prefix: "Cs.S".into(), boost: 1.0 }
         );
-        let Node::Max(both) = bound("zq*") else {
-            panic!()
-        };
+        let Node::Max(both) = bound("zq*") else { panic!() };
         assert_eq!(both.len(), 2);
     }
 
     #[test]
     fn values_have_the_type_of_their_field() {
-        let exact = |field: &str, value| Node::Exact {
-            field: field.into(),
-            value,
-            boost: 1.0,
-        };
+        let exact = |field: &str, value| Node::Exact { field: field.into(), value, boost: 1.0 };
         assert_eq!(bound("year:-5"), exact("year", Value::I64(-5)));
-        assert_eq!(
-            bound("id:1706.02216"),
-            exact("id", Value::Keyword("1706.02216".into()))
-        );
-        assert_eq!(
-            bound("tags:\"cs SI\""),
-            exact("tags", Value::Keyword("cs SI".into()))
-        );
-        assert_eq!(
-            bound("at:1970-01-01T00:00:00Z"),
-            exact("at", Value::Date(0))
-        );
-        assert_eq!(
-            bound("at:1970-01-01"),
-            bound("at:[1970-01-01 TO 1970-01-01]")
-        );
-        for bad in [
-            "year:1.5",
-            "year:99999999999999999999",
-            "year:[1.5 TO 2]",
-            "at:[x TO *]",
-        ] {
+        assert_eq!(bound("id:1706.02216"), exact("id", Value::Keyword("1706.02216".into())));
+        assert_eq!(bound("tags:\"cs SI\""), exact("tags", Value::Keyword("cs SI".into())));
+        assert_eq!(bound("at:1970-01-01T00:00:00Z"), exact("at", Value::Date(0)));
+        assert_eq!(bound("at:1970-01-01"), bound("at:[1970-01-01 TO 1970-01-01]"));
+        for bad in ["year:1.5", "year:99999999999999999999", "year:[1.5 TO 2]", "at:[x TO *]"] {
             assert!(refused(bad).contains("is not a"), "{bad}");
         }
-        let floats = Schema {
-            fields: [("f".into(), Field::of(FieldType::F64))].into(),
-            ..Schema::default()
-        };
+        let floats = Schema { fields: [("f".into(), Field::of(FieldType::F64))].into(), ..Schema::default() };
         let of = |text: &str| bind(&parse(text, &Limits::default()).unwrap(), &floats);
         assert_eq!(of("f:-0.0"), of("f:0"));
         assert!(of("f:NaN").is_err() && of("f:inf").is_err() && of("f:1e999").is_err());
@@ -968,65 +769,39 @@ mod tests {
     fn ranges_that_hold_nothing_or_everything_say_so() {
         assert_eq!(bound("year:[5 TO 1]"), Node::None);
         assert_eq!(bound("year:{1 TO 1]"), Node::None);
-        assert_eq!(
-            bound("year:[* TO *]"),
-            Node::Exists {
-                field: "year".into(),
-                boost: 1.0
-            }
-        );
+        assert_eq!(bound("year:[* TO *]"), Node::Exists { field: "year".into(), boost: 1.0 });
         assert_eq!(bound("id:*"), Node::All { boost: 1.0 });
         assert_eq!(bound("body:a AND year:[5 TO 1]"), Node::None);
         assert_eq!(bound("body:a OR year:[5 TO 1]"), term("body", "a", 1.0));
-        assert_eq!(
-            bound("body:a AND NOT year:[5 TO 1]"),
-            term("body", "a", 1.0)
-        );
+        assert_eq!(bound("body:a AND NOT year:[5 TO 1]"), term("body", "a", 1.0));
     }
 
     #[test]
     fn dates_beyond_the_engine_are_moved_to_its_ends() {
-        let Node::Range { lower, upper, .. } = bound("at:[0001-01-01 TO 9999-12-31]") else {
-            panic!()
-        };
+        let Node::Range { lower, upper, .. } = bound("at:[0001-01-01 TO 9999-12-31]") else { panic!() };
         assert_eq!(lower, End::Included(Value::Date(DATE_MIN - 1)));
         assert_eq!(upper, End::Included(Value::Date(DATE_MAX + 1)));
     }
 
     #[test]
     fn a_filter_has_no_boosts() {
-        let filter = bind_filter(
-            &parse("(body:a^3)^2", &Limits::default()).unwrap(),
-            &schema(),
-        );
+        let filter = bind_filter(&parse("(body:a^3)^2", &Limits::default()).unwrap(), &schema());
         assert_eq!(filter, Ok(term("body", "a", 1.0)));
-        assert_eq!(
-            bound("body:a AND NOT body:b^3"),
-            bound("body:a AND NOT body:b")
-        );
+        assert_eq!(bound("body:a AND NOT body:b^3"), bound("body:a AND NOT body:b"));
     }
 
     #[test]
     fn fields_combine_as_the_schema_says() {
-        let sum = Schema {
-            combine: Combine::Sum,
-            default_operator: Operator::Or,
-            ..schema()
-        };
+        let sum = Schema { combine: Combine::Sum, default_operator: Operator::Or, ..schema() };
         let node = bind(&parse("graphs cats", &Limits::default()).unwrap(), &sum).unwrap();
-        let Node::Bool { must, should, not } = node else {
-            panic!()
-        };
+        let Node::Bool { must, should, not } = node else { panic!() };
         assert!(must.is_empty() && not.is_empty());
         assert_eq!(should.len(), 4);
     }
 
     #[test]
     fn lone_punctuation_is_no_requirement() {
-        let keyword = Schema {
-            default_fields: vec!["body".into(), "tags".into()],
-            ..schema()
-        };
+        let keyword = Schema { default_fields: vec!["body".into(), "tags".into()], ..schema() };
         let of = |text: &str| bind(&parse(text, &Limits::default()).unwrap(), &keyword).unwrap();
         assert_eq!(of("cat - dog"), of("cat dog"));
     }
@@ -1035,27 +810,15 @@ mod tests {
     fn an_unchecked_tree_is_an_error_not_a_panic() {
         let mut deep = Query::All;
         for _ in 0..2_000 {
-            deep = Query::Boost {
-                query: Box::new(deep),
-                factor: 1e30,
-            };
+            deep = Query::Boost { query: Box::new(deep), factor: 1e30 };
         }
         assert!(bind(&deep, &schema()).is_err());
         for factor in [0.0, -1.0, f32::NAN, f32::INFINITY] {
-            let query = Query::Boost {
-                query: Box::new(Query::All),
-                factor,
-            };
+            let query = Query::Boost { query: Box::new(Query::All), factor };
             assert!(bind(&query, &schema()).is_err());
         }
-        let big = |query| Query::Boost {
-            query: Box::new(query),
-            factor: 1e30,
-        };
-        assert_eq!(
-            bind(&big(big(Query::All)), &schema()),
-            Ok(Node::All { boost: 1e12 })
-        );
+        let big = |query| Query::Boost { query: Box::new(query), factor: 1e30 };
+        assert_eq!(bind(&big(big(Query::All)), &schema()), Ok(Node::All { boost: 1e12 }));
     }
 
     fn finite(node: &Node) -> bool {
@@ -1072,11 +835,7 @@ mod tests {
             Node::Bool { must, should, not } => {
                 must.len() + should.len() + not.len() > 1
                     && !(must.is_empty() && should.is_empty())
-                    && must
-                        .iter()
-                        .chain(should)
-                        .chain(not)
-                        .all(|node| *node != Node::None && finite(node))
+                    && must.iter().chain(should).chain(not).all(|node| *node != Node::None && finite(node))
             }
         }
     }

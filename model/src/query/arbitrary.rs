@@ -27,11 +27,7 @@ pub fn query_of(words: Vec<String>, fields: Vec<String>) -> BoxedStrategy<Query>
     } else {
         prop::option::of(prop::sample::select(fields)).boxed()
     };
-    let phrase = (
-        prop::collection::vec(word.clone(), 2..4),
-        0_u32..4,
-        field.clone(),
-    );
+    let phrase = (prop::collection::vec(word.clone(), 2..4), 0_u32..4, field.clone());
     let prefix = (word.clone(), 1_usize..4, field.clone());
     let leaf = prop_oneof![
         6 => (field, word).prop_map(|(field, text)| Query::Word { field, text }),
@@ -70,19 +66,12 @@ pub fn permuted() -> impl Strategy<Value = (Query, Query)> {
 fn permute(query: &mut Query, state: &mut u64) {
     match query {
         Query::Group(group) => {
-            for part in [
-                &mut group.must,
-                &mut group.should,
-                &mut group.plain,
-                &mut group.not,
-            ] {
+            for part in [&mut group.must, &mut group.should, &mut group.plain, &mut group.not] {
                 for child in part.iter_mut() {
                     permute(child, state);
                 }
                 for last in (1..part.len()).rev() {
-                    *state = state
-                        .wrapping_mul(6_364_136_223_846_793_005)
-                        .wrapping_add(1);
+                    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                     let at = usize::try_from(*state >> 33).unwrap_or(0) % (last + 1);
                     part.swap(at, last);
                 }
@@ -100,17 +89,9 @@ fn factor() -> impl Strategy<Value = f32> {
 
 fn group(inner: BoxedStrategy<Query>) -> impl Strategy<Value = Query> {
     let part = |from: usize| prop::collection::vec(inner.clone(), from..=PART);
-    let either = part(1).prop_map(|should| Group {
-        should,
-        ..Group::default()
-    });
+    let either = part(1).prop_map(|should| Group { should, ..Group::default() });
     let others = (part(0), part(0), part(0))
-        .prop_map(|(must, plain, not)| Group {
-            must,
-            plain,
-            not,
-            ..Group::default()
-        })
+        .prop_map(|(must, plain, not)| Group { must, plain, not, ..Group::default() })
         .prop_filter("a group has clauses", |group| {
             !(group.must.is_empty() && group.plain.is_empty() && group.not.is_empty())
         });
@@ -119,11 +100,7 @@ fn group(inner: BoxedStrategy<Query>) -> impl Strategy<Value = Query> {
 
 fn leaf(texts: BoxedStrategy<String>, fields: BoxedStrategy<String>) -> BoxedStrategy<Query> {
     let field = prop::option::of(fields.clone());
-    let phrase = (
-        field.clone(),
-        prop_oneof![texts.clone(), Just(String::new())],
-        0_u32..=100,
-    );
+    let phrase = (field.clone(), prop_oneof![texts.clone(), Just(String::new())], 0_u32..=100);
     prop_oneof![
         1 => Just(Query::All),
         6 => (field.clone(), texts.clone()).prop_map(|(field, text)| Query::Word { field, text }),

@@ -22,10 +22,7 @@ impl Query {
         match self {
             Self::Group(group) => canonical_group(group),
             Self::Boost { query, factor } => match query.canonical() {
-                Self::Boost {
-                    query,
-                    factor: inner,
-                } => boosted(*query, finite(factor * inner)),
+                Self::Boost { query, factor: inner } => boosted(*query, finite(factor * inner)),
                 query => boosted(query, factor),
             },
             leaf => leaf,
@@ -42,32 +39,16 @@ impl Query {
 }
 
 fn boosted(query: Query, factor: f32) -> Query {
-    if factor == 1.0 {
-        query
-    } else {
-        Query::Boost {
-            query: Box::new(query),
-            factor,
-        }
-    }
+    if factor == 1.0 { query } else { Query::Boost { query: Box::new(query), factor } }
 }
 
 /// Products of factors within the limits are far from these ends.
 fn finite(factor: f32) -> f32 {
-    if factor.is_nan() {
-        factor
-    } else {
-        factor.clamp(f32::MIN_POSITIVE, f32::MAX)
-    }
+    if factor.is_nan() { factor } else { factor.clamp(f32::MIN_POSITIVE, f32::MAX) }
 }
 
 fn canonical_group(group: Group) -> Query {
-    let each = |clauses: Vec<Query>| {
-        clauses
-            .into_iter()
-            .map(Query::canonical)
-            .collect::<Vec<_>>()
-    };
+    let each = |clauses: Vec<Query>| clauses.into_iter().map(Query::canonical).collect::<Vec<_>>();
     let mut group = Group {
         must: each(group.must),
         should: each(group.should),
@@ -79,34 +60,17 @@ fn canonical_group(group: Group) -> Query {
         group.must = std::mem::take(&mut group.should);
         group.must.append(&mut group.plain);
     }
-    group.must = merged(
-        group.must,
-        |inner| only(inner, &inner.must),
-        |inner| inner.must,
-    );
+    group.must = merged(group.must, |inner| only(inner, &inner.must), |inner| inner.must);
     if only(&group, &group.should) {
-        group.should = merged(
-            group.should,
-            |inner| only(inner, &inner.should),
-            |inner| inner.should,
-        );
+        group.should = merged(group.should, |inner| only(inner, &inner.should), |inner| inner.should);
     }
     if only(&group, &group.plain) {
-        group.plain = merged(
-            group.plain,
-            |inner| only(inner, &inner.plain),
-            |inner| inner.plain,
-        );
+        group.plain = merged(group.plain, |inner| only(inner, &inner.plain), |inner| inner.plain);
     }
     if group.must.len() == 1 && only(&group, &group.must) {
         return group.must.remove(0);
     }
-    for clauses in [
-        &mut group.must,
-        &mut group.should,
-        &mut group.plain,
-        &mut group.not,
-    ] {
+    for clauses in [&mut group.must, &mut group.should, &mut group.plain, &mut group.not] {
         clauses.sort_by_cached_key(bytes_of);
     }
     // Sorted by their bytes, equal clauses are neighbours.
@@ -165,11 +129,7 @@ fn encode(query: &Query, bytes: &mut Vec<u8>) {
             bytes.push(5);
             encode_text(field, bytes);
         }
-        Query::Range {
-            field,
-            lower,
-            upper,
-        } => {
+        Query::Range { field, lower, upper } => {
             bytes.push(6);
             encode_text(field, bytes);
             encode_bound(lower, bytes);
@@ -233,10 +193,7 @@ mod tests {
     }
 
     fn form(text: &str) -> String {
-        parse(text, &Limits::default())
-            .unwrap()
-            .canonical()
-            .to_string()
+        parse(text, &Limits::default()).unwrap().canonical().to_string()
     }
 
     #[test]

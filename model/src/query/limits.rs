@@ -111,10 +111,7 @@ impl Counts {
     }
 
     pub(super) fn terms(&mut self, text: &str, limits: &Limits) -> Result<(), Refused> {
-        self.terms += text
-            .split(|c: char| !c.is_alphanumeric())
-            .filter(|run| !run.is_empty())
-            .count();
+        self.terms += text.split(|c: char| !c.is_alphanumeric()).filter(|run| !run.is_empty()).count();
         within(self.terms, limits.terms_max, Refused::Terms)
     }
 
@@ -129,20 +126,12 @@ impl Counts {
 }
 
 fn within(count: usize, max: usize, refused: fn(usize) -> Refused) -> Result<(), Refused> {
-    if count > max {
-        Err(refused(max))
-    } else {
-        Ok(())
-    }
+    if count > max { Err(refused(max)) } else { Ok(()) }
 }
 
 impl Limits {
     pub(super) fn slop(&self, slop: u32) -> Result<(), Refused> {
-        if slop > self.slop_max {
-            Err(Refused::Slop(self.slop_max))
-        } else {
-            Ok(())
-        }
+        if slop > self.slop_max { Err(Refused::Slop(self.slop_max)) } else { Ok(()) }
     }
 
     /// Checks a boost, or a product of nested ones. Products may be off by
@@ -153,10 +142,7 @@ impl Limits {
         if factor >= min / ROUNDING && factor <= max * ROUNDING {
             return Ok(());
         }
-        Err(Refused::Boost {
-            min: self.boost_min,
-            max: self.boost_max,
-        })
+        Err(Refused::Boost { min: self.boost_min, max: self.boost_max })
     }
 }
 
@@ -189,12 +175,7 @@ impl Query {
                     if open.len() + clauses > limits.clauses_max.saturating_mul(levels_max) {
                         return Err(Refused::Clauses(limits.clauses_max));
                     }
-                    open.extend(
-                        parts
-                            .into_iter()
-                            .flatten()
-                            .map(|child| (child, level + 1, boost)),
-                    );
+                    open.extend(parts.into_iter().flatten().map(|child| (child, level + 1, boost)));
                 }
                 Self::Boost { query, factor } => {
                     if !factor.is_finite() || *factor <= 0.0 {
@@ -208,10 +189,7 @@ impl Query {
                     leaf.check_leaf(&mut counts, limits)?;
                     bytes = bytes.saturating_add(leaf.text_bytes());
                     if bytes > limits.query_bytes_max {
-                        return Err(Refused::Bytes {
-                            bytes,
-                            max: limits.query_bytes_max,
-                        });
+                        return Err(Refused::Bytes { bytes, max: limits.query_bytes_max });
                     }
                 }
             }
@@ -225,9 +203,7 @@ impl Query {
             return Err(Refused::Malformed("a field has no name"));
         }
         match self {
-            Self::Word { text, .. } if text.is_empty() => {
-                Err(Refused::Malformed("a word is empty"))
-            }
+            Self::Word { text, .. } if text.is_empty() => Err(Refused::Malformed("a word is empty")),
             Self::Word { text, .. } => counts.terms(text, limits),
             Self::Phrase { text, slop, .. } => {
                 limits.slop(*slop)?;
@@ -255,9 +231,7 @@ impl Query {
             Bound::Included(text) | Bound::Excluded(text) => text.len(),
         };
         let own = match self {
-            Self::Word { text, .. } | Self::Phrase { text, .. } | Self::Prefix { text, .. } => {
-                text.len()
-            }
+            Self::Word { text, .. } | Self::Phrase { text, .. } | Self::Prefix { text, .. } => text.len(),
             Self::Range { lower, upper, .. } => bound(lower) + bound(upper),
             _ => 0,
         };
@@ -290,10 +264,7 @@ mod tests {
         };
         for (text, expected) in [
             ("a                                        b", None),
-            (
-                "title:aaaaaaaaaaaaaaaaa bbbbbbbbbbbbbbbbbbbbbb",
-                Some(Refused::Bytes { bytes: 44, max: 40 }),
-            ),
+            ("title:aaaaaaaaaaaaaaaaa bbbbbbbbbbbbbbbbbbbbbb", Some(Refused::Bytes { bytes: 44, max: 40 })),
             ("a OR b OR c OR d", Some(Refused::Clauses(3))),
             ("\"a b c d e f\"", Some(Refused::Terms(5))),
             ("aa* bb*", Some(Refused::Patterns(1))),
@@ -329,24 +300,12 @@ mod tests {
 
     #[test]
     fn trees_that_the_language_cannot_say_are_refused() {
-        let word = |text: &str| Query::Word {
-            field: None,
-            text: text.into(),
-        };
-        let boost = |factor| Query::Boost {
-            query: Box::new(word("a")),
-            factor,
-        };
-        let mixed = Group {
-            must: vec![word("a")],
-            should: vec![word("b")],
-            ..Group::default()
-        };
+        let word = |text: &str| Query::Word { field: None, text: text.into() };
+        let boost = |factor| Query::Boost { query: Box::new(word("a")), factor };
+        let mixed = Group { must: vec![word("a")], should: vec![word("b")], ..Group::default() };
         for bad in [
             word(""),
-            Query::Exists {
-                field: String::new(),
-            },
+            Query::Exists { field: String::new() },
             Query::Group(Group::default()),
             Query::Group(mixed),
             boost(0.0),
@@ -362,10 +321,7 @@ mod tests {
     fn a_deep_tree_is_refused() {
         let mut query = Query::All;
         for _ in 0..1_000 {
-            query = Query::Group(Group {
-                not: vec![query],
-                ..Group::default()
-            });
+            query = Query::Group(Group { not: vec![query], ..Group::default() });
         }
         assert_eq!(query.check(&Limits::default()), Err(Refused::Nesting(32)));
     }

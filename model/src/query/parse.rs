@@ -28,11 +28,7 @@ pub struct ParseError {
 impl ParseError {
     pub(super) fn at(text: &str, position: usize, message: impl Into<String>) -> Self {
         let before = text.get(..position).unwrap_or(text);
-        Self {
-            message: message.into(),
-            position,
-            column: before.chars().count() + 1,
-        }
+        Self { message: message.into(), position, column: before.chars().count() + 1 }
     }
 }
 
@@ -50,43 +46,24 @@ impl std::error::Error for ParseError {}
 /// Says what is wrong, what would be right, and where.
 pub fn parse(text: &str, limits: &Limits) -> Result<Query, ParseError> {
     if text.len() > limits.query_bytes_max {
-        let refused = Refused::Bytes {
-            bytes: text.len(),
-            max: limits.query_bytes_max,
-        };
+        let refused = Refused::Bytes { bytes: text.len(), max: limits.query_bytes_max };
         return Err(ParseError::at(text, 0, refused.to_string()));
     }
     let tokens = token::tokens(text, limits)?;
     if tokens.is_empty() {
-        return Err(ParseError::at(
-            text,
-            0,
-            "the query is empty; write * to find every document",
-        ));
+        return Err(ParseError::at(text, 0, "the query is empty; write * to find every document"));
     }
     check_counts(text, &tokens, limits)?;
     check_nesting(text, &tokens, limits)?;
-    let mut parser = Parser {
-        text,
-        tokens,
-        next: 0,
-    };
+    let mut parser = Parser { text, tokens, next: 0 };
     let query = parser.or(None)?;
     if let Some(token) = parser.tokens.get(parser.next) {
         // Everything but a closing parenthesis begins or continues a clause.
-        return Err(ParseError::at(
-            text,
-            token.at,
-            "`)` without `(`; write \\) for the character",
-        ));
+        return Err(ParseError::at(text, token.at, "`)` without `(`; write \\) for the character"));
     }
     query.check(limits).map_err(|refused| {
         let boosted = |token: &&Token| matches!(token.kind, Kind::Boost(_));
-        let at = parser
-            .tokens
-            .iter()
-            .find(boosted)
-            .map_or(0, |token| token.at);
+        let at = parser.tokens.iter().find(boosted).map_or(0, |token| token.at);
         ParseError::at(text, at, refused.to_string())
     })?;
     Ok(query)
@@ -96,12 +73,10 @@ fn check_counts(text: &str, tokens: &[Token], limits: &Limits) -> Result<(), Par
     let mut counts = Counts::default();
     for token in tokens {
         let counted = match &token.kind {
-            Kind::Word(word) | Kind::Phrase { text: word, .. } => counts
-                .clause(limits)
-                .and_then(|()| counts.terms(word, limits)),
-            Kind::Prefix(prefix) => counts
-                .clause(limits)
-                .and_then(|()| counts.prefix(prefix, limits)),
+            Kind::Word(word) | Kind::Phrase { text: word, .. } => {
+                counts.clause(limits).and_then(|()| counts.terms(word, limits))
+            }
+            Kind::Prefix(prefix) => counts.clause(limits).and_then(|()| counts.prefix(prefix, limits)),
             Kind::Star | Kind::Range { .. } => counts.clause(limits),
             _ => Ok(()),
         };
@@ -166,10 +141,7 @@ impl Parser<'_> {
     }
 
     fn error<T>(&self, message: impl Into<String>) -> Result<T, ParseError> {
-        let at = self
-            .tokens
-            .get(self.next)
-            .map_or(self.text.len(), |token| token.at);
+        let at = self.tokens.get(self.next).map_or(self.text.len(), |token| token.at);
         Err(ParseError::at(self.text, at, message))
     }
 
@@ -182,10 +154,7 @@ impl Parser<'_> {
         while self.take(&Kind::Or) {
             should.push(self.side(field)?);
         }
-        Ok(Query::Group(Group {
-            should,
-            ..Group::default()
-        }))
+        Ok(Query::Group(Group { should, ..Group::default() }))
     }
 
     fn side(&mut self, field: Option<&str>) -> Result<Query, ParseError> {
@@ -217,11 +186,7 @@ impl Parser<'_> {
         self.next += 1;
         let inner = self.unary(field)?;
         // `+NOT a` must not match `a`; a sign before a sign is a group of one.
-        let inner = if inner.0 == Sign::Plain {
-            inner.1
-        } else {
-            joined(vec![inner], Sign::Plain)
-        };
+        let inner = if inner.0 == Sign::Plain { inner.1 } else { joined(vec![inner], Sign::Plain) };
         Ok((sign, inner))
     }
 
@@ -243,39 +208,26 @@ impl Parser<'_> {
         if matches!(self.peek(), Some(Kind::Boost(_))) {
             return self.error("a clause takes one boost; multiply the two");
         }
-        Ok(Query::Boost {
-            query: Box::new(query),
-            factor,
-        })
+        Ok(Query::Boost { query: Box::new(query), factor })
     }
 
     fn atom(&mut self, field: Option<&str>) -> Result<Query, ParseError> {
         let named = field.map(str::to_owned);
         let Some(kind) = self.peek().cloned() else {
-            return self
-                .error("the query ends too early: expected a word, a phrase, a range or `(`");
+            return self.error("the query ends too early: expected a word, a phrase, a range or `(`");
         };
         let query = match kind {
             Kind::Open => return self.parenthesised(field),
             Kind::Word(text) => Query::Word { field: named, text },
             Kind::Prefix(text) => Query::Prefix { field: named, text },
-            Kind::Phrase { text, slop } => Query::Phrase {
-                field: named,
-                text,
-                slop,
-            },
+            Kind::Phrase { text, slop } => Query::Phrase { field: named, text, slop },
             Kind::Star => named.map_or(Query::All, |field| Query::Exists { field }),
             Kind::Range { lower, upper } => match named {
-                Some(field) => Query::Range {
-                    field,
-                    lower,
-                    upper,
-                },
+                Some(field) => Query::Range { field, lower, upper },
                 None => return self.error("a range needs a field, as in year:[2015 TO 2019]"),
             },
             Kind::Boost(_) => {
-                return self
-                    .error("`^` must follow a clause directly; write \\^ for the character");
+                return self.error("`^` must follow a clause directly; write \\^ for the character");
             }
             Kind::Close if self.next > 0 && self.tokens[self.next - 1].kind == Kind::Open => {
                 return self.error("the parentheses are empty");
@@ -293,9 +245,7 @@ impl Parser<'_> {
     }
 
     fn operator<T>(&self, word: &str) -> Result<T, ParseError> {
-        self.error(format!(
-            "{word} needs a clause on both sides; write \"{word}\" for the word"
-        ))
+        self.error(format!("{word} needs a clause on both sides; write \"{word}\" for the word"))
     }
 
     fn parenthesised(&mut self, field: Option<&str>) -> Result<Query, ParseError> {
@@ -306,11 +256,7 @@ impl Parser<'_> {
             return Ok(query);
         }
         let at = self.tokens[open].at;
-        Err(ParseError::at(
-            self.text,
-            at,
-            "`(` without `)`; write \\( for the character",
-        ))
+        Err(ParseError::at(self.text, at, "`(` without `)`; write \\( for the character"))
     }
 }
 
@@ -348,27 +294,16 @@ mod tests {
     }
 
     fn word(text: &str) -> Query {
-        Query::Word {
-            field: None,
-            text: text.into(),
-        }
+        Query::Word { field: None, text: text.into() }
     }
 
     fn in_field(field: &str, text: &str) -> Query {
-        Query::Word {
-            field: Some(field.into()),
-            text: text.into(),
-        }
+        Query::Word { field: Some(field.into()), text: text.into() }
     }
 
     fn group(must: &[&Query], should: &[&Query], plain: &[&Query], not: &[&Query]) -> Query {
         let owned = |clauses: &[&Query]| clauses.iter().map(|clause| (*clause).clone()).collect();
-        Query::Group(Group {
-            must: owned(must),
-            should: owned(should),
-            plain: owned(plain),
-            not: owned(not),
-        })
+        Query::Group(Group { must: owned(must), should: owned(should), plain: owned(plain), not: owned(not) })
     }
 
     #[test]
@@ -391,10 +326,7 @@ mod tests {
         assert_eq!(tree(r"\AND"), word("AND"));
         assert_eq!(tree(r"a\:b\ c\(\)\\"), word(r"a:b c()\"));
         assert_eq!(tree(r"\-a"), word("-a"));
-        assert_eq!(
-            tree("a - b"),
-            group(&[], &[], &[&word("a"), &word("-"), &word("b")], &[])
-        );
+        assert_eq!(tree("a - b"), group(&[], &[], &[&word("a"), &word("-"), &word("b")], &[]));
     }
 
     #[test]
@@ -408,15 +340,9 @@ mod tests {
         assert_eq!(tree("NOT a"), group(&[], &[], &[], &[&a]));
         assert_eq!(tree("+a b -c"), group(&[&a], &[], &[&b], &[&c]));
         assert_eq!(tree("a AND b c"), group(&[], &[], &[&and(&a, &b), &c], &[]));
-        assert_eq!(
-            tree("a OR b AND c"),
-            group(&[], &[&a, &and(&b, &c)], &[], &[])
-        );
+        assert_eq!(tree("a OR b AND c"), group(&[], &[&a, &and(&b, &c)], &[], &[]));
         let side = group(&[], &[], &[&b, &c], &[]);
-        assert_eq!(
-            tree("a OR b c OR d"),
-            group(&[], &[&a, &side, &d], &[], &[])
-        );
+        assert_eq!(tree("a OR b c OR d"), group(&[], &[&a, &side, &d], &[], &[]));
         let either = group(&[], &[&b, &c], &[], &[]);
         assert_eq!(tree("a AND (b OR c)"), and(&a, &either));
         let not_b = group(&[], &[], &[], &[&b]);
@@ -426,53 +352,23 @@ mod tests {
 
     #[test]
     fn fields_reach_into_their_group() {
-        let both = group(
-            &[],
-            &[],
-            &[&in_field("title", "a"), &in_field("x", "b")],
-            &[],
-        );
+        let both = group(&[], &[], &[&in_field("title", "a"), &in_field("x", "b")], &[]);
         assert_eq!(tree("title:(a x:b)"), both);
         assert_eq!(tree("title:a"), in_field("title", "a"));
         assert_eq!(tree("id:1706.02216"), in_field("id", "1706.02216"));
-        assert_eq!(
-            tree("at:2019-01-01T00:00:00Z"),
-            in_field("at", "2019-01-01T00:00:00Z")
-        );
+        assert_eq!(tree("at:2019-01-01T00:00:00Z"), in_field("at", "2019-01-01T00:00:00Z"));
         assert_eq!(tree("year:-5"), in_field("year", "-5"));
-        assert_eq!(
-            tree("title:*"),
-            Query::Exists {
-                field: "title".into()
-            }
-        );
+        assert_eq!(tree("title:*"), Query::Exists { field: "title".into() });
         assert_eq!(tree("*"), Query::All);
-        assert_eq!(
-            tree("t:tit*"),
-            Query::Prefix {
-                field: Some("t".into()),
-                text: "tit".into()
-            }
-        );
-        let phrase = Query::Phrase {
-            field: Some("t".into()),
-            text: "a \"b".into(),
-            slop: 2,
-        };
+        assert_eq!(tree("t:tit*"), Query::Prefix { field: Some("t".into()), text: "tit".into() });
+        let phrase = Query::Phrase { field: Some("t".into()), text: "a \"b".into(), slop: 2 };
         assert_eq!(tree(r#"t:"a \"b"~2"#), phrase);
     }
 
     #[test]
     fn ranges_have_many_forms() {
-        let range = |lower, upper| Query::Range {
-            field: "y".into(),
-            lower,
-            upper,
-        };
-        let (inc, exc) = (
-            |t: &str| Bound::Included(t.into()),
-            |t: &str| Bound::Excluded(t.into()),
-        );
+        let range = |lower, upper| Query::Range { field: "y".into(), lower, upper };
+        let (inc, exc) = (|t: &str| Bound::Included(t.into()), |t: &str| Bound::Excluded(t.into()));
         assert_eq!(tree("y:[1 TO 5]"), range(inc("1"), inc("5")));
         assert_eq!(tree("y:{1 TO 5]"), range(exc("1"), inc("5")));
         assert_eq!(tree("y:[ -5 TO * }"), range(inc("-5"), Bound::Unbounded));
@@ -489,24 +385,13 @@ mod tests {
 
     #[test]
     fn boosts_follow_any_clause() {
-        let boosted = |query| Query::Boost {
-            query: Box::new(query),
-            factor: 2.5,
-        };
+        let boosted = |query| Query::Boost { query: Box::new(query), factor: 2.5 };
         assert_eq!(tree("a^2.5"), boosted(word("a")));
         assert_eq!(tree("(a)^2.5"), boosted(word("a")));
         assert_eq!(tree("*^2.5"), boosted(Query::All));
         assert_eq!(
             tree("-a*^2.5"),
-            group(
-                &[],
-                &[],
-                &[],
-                &[&boosted(Query::Prefix {
-                    field: None,
-                    text: "a".into()
-                })]
-            )
+            group(&[], &[], &[], &[&boosted(Query::Prefix { field: None, text: "a".into() })])
         );
     }
 
@@ -555,21 +440,14 @@ mod tests {
 
     #[test]
     fn hostile_nesting_is_an_error_with_a_position() {
-        for text in [
-            "(".repeat(10_000),
-            format!("{}a{}", "(".repeat(10_000), ")".repeat(10_000)),
-        ] {
+        for text in ["(".repeat(10_000), format!("{}a{}", "(".repeat(10_000), ")".repeat(10_000))] {
             assert_eq!(error(&text).position, 32);
         }
         assert_eq!(error(&format!("{}a", "NOT ".repeat(10_000))).position, 128);
         assert_eq!(error(&format!("{}a", "-".repeat(10_000))).position, 32);
         assert_eq!(error(&format!("{}a", "NOT (".repeat(10_000))).position, 80);
         assert_eq!(error(&format!("{}a", "f:(".repeat(10_000))).position, 98);
-        let deepest = format!(
-            "{}a b OR c AND d{}",
-            "(x OR y z AND ".repeat(32),
-            ")^1.1".repeat(32)
-        );
+        let deepest = format!("{}a b OR c AND d{}", "(x OR y z AND ".repeat(32), ")^1.1".repeat(32));
         assert!(parse(&deepest, &Limits::default()).is_ok());
     }
 

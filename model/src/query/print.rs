@@ -53,11 +53,7 @@ fn print(query: &Query, place: Level, f: &mut fmt::Formatter<'_>) -> fmt::Result
         Query::Phrase { field, text, slop } => {
             print_field(field.as_deref(), f)?;
             print_quoted(text, f)?;
-            if *slop > 0 {
-                write!(f, "~{slop}")
-            } else {
-                Ok(())
-            }
+            if *slop > 0 { write!(f, "~{slop}") } else { Ok(()) }
         }
         Query::Prefix { field, text } => {
             print_field(field.as_deref(), f)?;
@@ -68,25 +64,13 @@ fn print(query: &Query, place: Level, f: &mut fmt::Formatter<'_>) -> fmt::Result
             print_field(Some(field), f)?;
             f.write_char('*')
         }
-        Query::Range {
-            field,
-            lower,
-            upper,
-        } => {
+        Query::Range { field, lower, upper } => {
             print_field(Some(field), f)?;
-            f.write_char(if matches!(lower, Bound::Excluded(_)) {
-                '{'
-            } else {
-                '['
-            })?;
+            f.write_char(if matches!(lower, Bound::Excluded(_)) { '{' } else { '[' })?;
             print_bound(lower, f)?;
             f.write_str(" TO ")?;
             print_bound(upper, f)?;
-            f.write_char(if matches!(upper, Bound::Excluded(_)) {
-                '}'
-            } else {
-                ']'
-            })
+            f.write_char(if matches!(upper, Bound::Excluded(_)) { '}' } else { ']' })
         }
         Query::Boost { query, factor } => {
             // A boost takes one clause, and a clause one boost.
@@ -212,8 +196,7 @@ fn print_bound(bound: &Bound, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Bound::Unbounded => return f.write_char('*'),
         Bound::Included(text) | Bound::Excluded(text) => text,
     };
-    let plain =
-        |c: char| c.is_alphanumeric() || matches!(c, '-' | '+' | '.' | ':' | '_' | '/' | '@');
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '+' | '.' | ':' | '_' | '/' | '@');
     if !text.is_empty() && text != "TO" && text.chars().all(plain) {
         return f.write_str(text);
     }
@@ -238,14 +221,7 @@ mod tests {
             (word(None, "-a b"), r"\-a\ b"),
             (word(Some("NOT"), ">x:y"), r"\NOT:\>x\:y"),
             (word(None, r"a\*"), r"a\\\*"),
-            (
-                Query::Phrase {
-                    field: None,
-                    text: r#"a "b" \"#.into(),
-                    slop: 3,
-                },
-                r#""a \"b\" \\"~3"#,
-            ),
+            (Query::Phrase { field: None, text: r#"a "b" \"#.into(), slop: 3 }, r#""a \"b\" \\"~3"#),
         ] {
             assert_eq!(query.to_string(), text);
             assert_eq!(parse(text, &Limits::default()), Ok(query));

@@ -8,11 +8,7 @@ use super::tree::Bound;
 
 /// Characters that end a word unless a backslash stands before them.
 pub(super) fn ends_word(c: char) -> bool {
-    c.is_whitespace()
-        || matches!(
-            c,
-            '(' | ')' | '"' | '[' | ']' | '{' | '}' | '^' | '*' | ':' | '~'
-        )
+    c.is_whitespace() || matches!(c, '(' | ')' | '"' | '[' | ']' | '{' | '}' | '^' | '*' | ':' | '~')
 }
 
 /// Words that mean something where they stand bare.
@@ -55,11 +51,7 @@ pub(super) struct Token {
 
 /// Splits `text`, which is within the limit of its bytes.
 pub(super) fn tokens(text: &str, limits: &Limits) -> Result<Vec<Token>, ParseError> {
-    let mut lexer = Lexer {
-        text,
-        at: 0,
-        limits,
-    };
+    let mut lexer = Lexer { text, at: 0, limits };
     let mut tokens: Vec<Token> = Vec::new();
     loop {
         lexer.skip_space();
@@ -67,13 +59,7 @@ pub(super) fn tokens(text: &str, limits: &Limits) -> Result<Vec<Token>, ParseErr
         let Some(c) = lexer.peek() else {
             return Ok(tokens);
         };
-        let after_field = matches!(
-            tokens.last(),
-            Some(Token {
-                kind: Kind::Field(_),
-                ..
-            })
-        );
+        let after_field = matches!(tokens.last(), Some(Token { kind: Kind::Field(_), .. }));
         let kind = lexer.next(c, after_field)?;
         tokens.push(Token { kind, at });
     }
@@ -130,14 +116,10 @@ impl<'a> Lexer<'a> {
             '^' => self.boost(),
             '<' | '>' if after_field => self.comparison(),
             '*' => self.star(),
-            ']' | '}' => self.error(
-                at,
-                format!("`{c}` without its beginning; write \\{c} for the character"),
-            ),
-            ':' => self.error(
-                at,
-                "`:` without a field before it; write \\: for the character",
-            ),
+            ']' | '}' => {
+                self.error(at, format!("`{c}` without its beginning; write \\{c} for the character"))
+            }
+            ':' => self.error(at, "`:` without a field before it; write \\: for the character"),
             '~' => self.error(
                 at,
                 "`~` may only follow a phrase, as in \"some words\"~2; write \\~ for the character",
@@ -203,7 +185,12 @@ impl<'a> Lexer<'a> {
             _ => {}
         }
         if is_operator(raw) && after_field {
-            return self.error(at, format!("expected a value after the field, got the operator {raw}; write \"{raw}\" for the word"));
+            return self.error(
+                at,
+                format!(
+                    "expected a value after the field, got the operator {raw}; write \"{raw}\" for the word"
+                ),
+            );
         }
         Ok(match raw {
             "AND" => Kind::And,
@@ -221,16 +208,11 @@ impl<'a> Lexer<'a> {
 
     /// After a `*` nothing of a word may follow.
     fn ends_pattern(&self) -> Result<(), ParseError> {
-        let fine = self
-            .peek()
-            .is_none_or(|c| c.is_whitespace() || matches!(c, ')' | '(' | '^'));
+        let fine = self.peek().is_none_or(|c| c.is_whitespace() || matches!(c, ')' | '(' | '^'));
         if fine {
             return Ok(());
         }
-        self.error(
-            self.at - 1,
-            "`*` may only stand alone or end a word; write \\* for the character",
-        )
+        self.error(self.at - 1, "`*` may only stand alone or end a word; write \\* for the character")
     }
 
     fn phrase(&mut self) -> Result<Kind, ParseError> {
@@ -240,10 +222,7 @@ impl<'a> Lexer<'a> {
             return Ok(Kind::Phrase { text, slop: 0 });
         }
         let digits = self.digits(|c| c.is_ascii_digit());
-        let slop = digits
-            .parse()
-            .ok()
-            .filter(|slop| self.limits.slop(*slop).is_ok());
+        let slop = digits.parse().ok().filter(|slop| self.limits.slop(*slop).is_ok());
         let Some(slop) = slop else {
             let refused = super::limits::Refused::Slop(self.limits.slop_max);
             return self.error(at, refused.to_string());
@@ -267,10 +246,7 @@ impl<'a> Lexer<'a> {
             }
             text.push(c);
         }
-        self.error(
-            at,
-            "the phrase has no closing quote; write \\\" for the character",
-        )
+        self.error(at, "the phrase has no closing quote; write \\\" for the character")
     }
 
     fn digits(&mut self, part: impl Fn(char) -> bool) -> &'a str {
@@ -285,10 +261,8 @@ impl<'a> Lexer<'a> {
         self.at += 1;
         let digits = self.digits(|c| c.is_ascii_digit() || c == '.');
         let Ok(factor) = digits.parse::<f32>() else {
-            return self.error(
-                at,
-                "expected a number after `^`, as in word^2.5; write \\^ for the character",
-            );
+            return self
+                .error(at, "expected a number after `^`, as in word^2.5; write \\^ for the character");
         };
         if let Err(refused) = self.limits.boost(f64::from(factor)) {
             return self.error(at, refused.to_string());
@@ -305,32 +279,15 @@ impl<'a> Lexer<'a> {
         }
         let included = self.take('=');
         self.skip_space();
-        let value = if self.peek() == Some('"') {
-            self.quoted()?
-        } else {
-            self.run(true)?
-        };
+        let value = if self.peek() == Some('"') { self.quoted()? } else { self.run(true)? };
         if value.is_empty() {
-            return self.error(
-                at,
-                "expected a value after the comparison, as in year:>=2015",
-            );
+            return self.error(at, "expected a value after the comparison, as in year:>=2015");
         }
-        let end = if included {
-            Bound::Included(value)
-        } else {
-            Bound::Excluded(value)
-        };
+        let end = if included { Bound::Included(value) } else { Bound::Excluded(value) };
         Ok(if greater {
-            Kind::Range {
-                lower: end,
-                upper: Bound::Unbounded,
-            }
+            Kind::Range { lower: end, upper: Bound::Unbounded }
         } else {
-            Kind::Range {
-                lower: Bound::Unbounded,
-                upper: end,
-            }
+            Kind::Range { lower: Bound::Unbounded, upper: end }
         })
     }
 
@@ -357,10 +314,7 @@ impl<'a> Lexer<'a> {
             Some(text) if included => Bound::Included(text),
             Some(text) => Bound::Excluded(text),
         };
-        Ok(Kind::Range {
-            lower: bound(lower, lower_included),
-            upper: bound(upper, upper_included),
-        })
+        Ok(Kind::Range { lower: bound(lower, lower_included), upper: bound(upper, upper_included) })
     }
 
     /// One end of the range that began at `at`; `None` for `*`.
@@ -381,9 +335,6 @@ impl<'a> Lexer<'a> {
     }
 
     fn range_error<T>(&self, at: usize) -> Result<T, ParseError> {
-        self.error(
-            at,
-            "expected a range such as [1 TO 5], {1 TO 5} or [1 TO *]",
-        )
+        self.error(at, "expected a range such as [1 TO 5], {1 TO 5} or [1 TO *]")
     }
 }

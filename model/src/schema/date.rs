@@ -65,18 +65,9 @@ mod tests {
 
     #[test]
     fn dates_are_read_in_two_forms() {
-        assert_eq!(
-            Given::parse("1970-01-02"),
-            Some(Given::Day(DAY_MICROSECONDS))
-        );
-        assert_eq!(
-            Given::parse("1970-01-01T00:00:01.5Z"),
-            Some(Given::Moment(1_500_000))
-        );
-        assert_eq!(
-            Given::parse("1970-01-01T01:00:00+01:00"),
-            Some(Given::Moment(0))
-        );
+        assert_eq!(Given::parse("1970-01-02"), Some(Given::Day(DAY_MICROSECONDS)));
+        assert_eq!(Given::parse("1970-01-01T00:00:01.5Z"), Some(Given::Moment(1_500_000)));
+        assert_eq!(Given::parse("1970-01-01T01:00:00+01:00"), Some(Given::Moment(0)));
         for bad in [
             "",
             "1970",

@@ -48,8 +48,7 @@ pub fn infer(sources: &[&str]) -> Schema {
             continue;
         };
         for (name, value) in document {
-            if !seen.contains_key(&name) && (seen.len() >= FIELDS_MAX || check_name(&name).is_err())
-            {
+            if !seen.contains_key(&name) && (seen.len() >= FIELDS_MAX || check_name(&name).is_err()) {
                 continue;
             }
             let seen = seen.entry(name).or_default();
@@ -129,11 +128,7 @@ impl Seen {
             return Some(FieldType::Date);
         }
         let reads = TEXT_NAMES.contains(&name.to_ascii_lowercase().as_str());
-        Some(if self.sentences || reads {
-            FieldType::Text
-        } else {
-            FieldType::Keyword
-        })
+        Some(if self.sentences || reads { FieldType::Text } else { FieldType::Keyword })
     }
 }
 
@@ -145,11 +140,7 @@ mod tests {
         let schema = infer(sources);
         assert_eq!(schema.check(), Ok(()));
         assert!(schema.default_fields.is_empty());
-        schema
-            .fields
-            .iter()
-            .map(|(name, field)| (name.to_string(), field.kind.name()))
-            .collect()
+        schema.fields.iter().map(|(name, field)| (name.to_string(), field.kind.name())).collect()
     }
 
     fn kind(values: &[&str]) -> Option<&'static str> {
@@ -165,10 +156,7 @@ mod tests {
         assert_eq!(kind(&["-1", "18446744073709551615"]), Some("f64"));
         assert_eq!(kind(&["1", "2.5"]), Some("f64"));
         assert_eq!(kind(&["true", "null"]), Some("bool"));
-        assert_eq!(
-            kind(&[r#""2019-01-01""#, r#""2019-01-01T00:00:00Z""#]),
-            Some("date")
-        );
+        assert_eq!(kind(&[r#""2019-01-01""#, r#""2019-01-01T00:00:00Z""#]), Some("date"));
         assert_eq!(kind(&[r#""2019-01-01""#, r#""soon""#]), Some("keyword"));
         assert_eq!(kind(&[r#"["cs.SI","cs.LG"]"#]), Some("keyword"));
         assert_eq!(kind(&[r#""one two three""#]), Some("keyword"));
@@ -189,22 +177,15 @@ mod tests {
 
     #[test]
     fn names_decide_for_short_texts_and_bad_names_are_left_out() {
-        let sources = [
-            r#"{"id":"a","Title":"Short","path":"a/b.rs","_x":1,"a b":2,"year":2017}"#,
-            "no json",
-            "[1]",
-        ];
+        let sources =
+            [r#"{"id":"a","Title":"Short","path":"a/b.rs","_x":1,"a b":2,"year":2017}"#, "no json", "[1]"];
         let expected = [("Title", "text"), ("path", "keyword"), ("year", "i64")];
-        assert_eq!(
-            kinds(&sources),
-            expected.map(|(name, kind)| (name.to_owned(), kind))
-        );
+        assert_eq!(kinds(&sources), expected.map(|(name, kind)| (name.to_owned(), kind)));
     }
 
     #[test]
     fn what_was_inferred_accepts_what_it_was_inferred_from() {
-        let source =
-            r#"{"id":"a","n":[1,2.5],"d":"2019-01-01","t":"some words in a row","b":[true]}"#;
+        let source = r#"{"id":"a","n":[1,2.5],"d":"2019-01-01","t":"some words in a row","b":[true]}"#;
         assert!(infer(&[source]).validate(source).is_ok());
     }
 }

@@ -127,10 +127,7 @@ impl Field {
     /// A field of this type, with the default analyser for text.
     #[must_use]
     pub fn of(kind: FieldType) -> Self {
-        Self {
-            kind,
-            analyzer: None,
-        }
+        Self { kind, analyzer: None }
     }
 
     /// How the field is analysed; `None` unless it is text.
@@ -148,9 +145,7 @@ impl Schema {
     pub fn check(&self) -> Result<(), BadSchema> {
         if self.fields.len() > FIELDS_MAX {
             let count = self.fields.len();
-            return Err(BadSchema(format!(
-                "there are {count} fields; at most {FIELDS_MAX} are allowed"
-            )));
+            return Err(BadSchema(format!("there are {count} fields; at most {FIELDS_MAX} are allowed")));
         }
         for (name, field) in &self.fields {
             check_name(name)?;
@@ -170,10 +165,7 @@ impl Schema {
         if !self.default_fields.is_empty() {
             return self.default_fields.clone();
         }
-        let texts = self
-            .fields
-            .iter()
-            .filter(|(_, field)| field.kind == FieldType::Text);
+        let texts = self.fields.iter().filter(|(_, field)| field.kind == FieldType::Text);
         texts.map(|(name, _)| name.clone()).collect()
     }
 
@@ -182,9 +174,7 @@ impl Schema {
         for name in &self.default_fields {
             let shown = short(name);
             let Some(field) = self.fields.get(name) else {
-                return Err(BadSchema(format!(
-                    "default field {shown} is not among the fields"
-                )));
+                return Err(BadSchema(format!("default field {shown} is not among the fields")));
             };
             if !matches!(field.kind, FieldType::Text | FieldType::Keyword) {
                 let kind = field.kind.name();
@@ -205,14 +195,10 @@ impl Schema {
 pub(crate) fn check_name(name: &str) -> Result<(), BadSchema> {
     let shown = short(name);
     if name == "id" {
-        return Err(BadSchema(
-            "field \"id\" is always there and is not declared".into(),
-        ));
+        return Err(BadSchema("field \"id\" is always there and is not declared".into()));
     }
     if matches!(name, "AND" | "OR" | "NOT" | "TO") {
-        return Err(BadSchema(format!(
-            "field name {shown} is a word of the query language"
-        )));
+        return Err(BadSchema(format!("field name {shown} is a word of the query language")));
     }
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
     let fine = name.len() <= FIELD_NAME_BYTES_MAX
@@ -256,9 +242,7 @@ mod tests {
 
     #[test]
     fn every_text_field_is_searched_by_default() {
-        let schema = schema(
-            r#"{"fields":{"t":{"type":"text"},"k":{"type":"keyword"},"b":{"type":"text"}}}"#,
-        );
+        let schema = schema(r#"{"fields":{"t":{"type":"text"},"k":{"type":"keyword"},"b":{"type":"text"}}}"#);
         assert_eq!(schema.searched_by_default(), ["b".into(), "t".into()]);
         assert_eq!(schema.fields["t"].analyzer(), Some(Analyzer::English));
         assert_eq!(schema.fields["k"].analyzer(), None);
@@ -282,8 +266,7 @@ mod tests {
         }
         let mut many = Schema::default();
         for n in 0..=FIELDS_MAX {
-            many.fields
-                .insert(format!("f{n}").into(), Field::of(FieldType::Bool));
+            many.fields.insert(format!("f{n}").into(), Field::of(FieldType::Bool));
         }
         assert!(many.check().is_err());
     }

@@ -121,13 +121,8 @@ impl Schema {
     pub fn validate(&self, source: &str) -> Result<Document, FieldError> {
         let mut wrong = None;
         let mut reader = serde_json::Deserializer::from_str(source);
-        let visitor = DocumentVisitor {
-            schema: self,
-            wrong: &mut wrong,
-        };
-        let read = reader
-            .deserialize_any(visitor)
-            .and_then(|read| reader.end().map(|()| read));
+        let visitor = DocumentVisitor { schema: self, wrong: &mut wrong };
+        let read = reader.deserialize_any(visitor).and_then(|read| reader.end().map(|()| read));
         match (wrong, read) {
             (Some(wrong), _) => Err(wrong),
             (None, Ok(document)) => Ok(document),
@@ -176,11 +171,7 @@ struct DocumentVisitor<'s, 'w> {
 
 impl DocumentVisitor<'_, '_> {
     fn no_object<T, E: de::Error>(self, came: &Came<'_>) -> Result<T, E> {
-        let error = FieldError {
-            field: None,
-            came: came.to_string(),
-            expected: "a JSON object".into(),
-        };
+        let error = FieldError { field: None, came: came.to_string(), expected: "a JSON object".into() };
         stop(self.wrong, error)
     }
 }
@@ -195,8 +186,7 @@ impl<'de> Visitor<'de> for DocumentVisitor<'_, '_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Document, A::Error> {
         let schema = self.schema;
         let mut id: Option<String> = None;
-        let mut values: Vec<(FieldName, FieldValues)> =
-            Vec::with_capacity(schema.fields.len().min(16));
+        let mut values: Vec<(FieldName, FieldValues)> = Vec::with_capacity(schema.fields.len().min(16));
         while let Some(key) = map.next_key_seed(KeySeed(schema))? {
             match key {
                 Key::Unknown => {
@@ -206,21 +196,14 @@ impl<'de> Visitor<'de> for DocumentVisitor<'_, '_> {
                     if id.is_some() {
                         return stop(self.wrong, twice("id"));
                     }
-                    id = Some(map.next_value_seed(IdSeed {
-                        wrong: &mut *self.wrong,
-                    })?);
+                    id = Some(map.next_value_seed(IdSeed { wrong: &mut *self.wrong })?);
                 }
                 Key::Field(name, field) => {
                     if values.iter().any(|(known, _)| known == name) {
                         return stop(self.wrong, twice(name));
                     }
                     let mut found = FieldValues::of(field.kind);
-                    let seed = ValueSeed {
-                        name,
-                        values: &mut found,
-                        nested: false,
-                        wrong: &mut *self.wrong,
-                    };
+                    let seed = ValueSeed { name, values: &mut found, nested: false, wrong: &mut *self.wrong };
                     map.next_value_seed(seed)?;
                     values.push((name.clone(), found));
                 }
@@ -265,11 +248,7 @@ impl<'de> Visitor<'de> for DocumentVisitor<'_, '_> {
 }
 
 fn twice(name: &str) -> FieldError {
-    FieldError {
-        field: Some(name.to_owned()),
-        came: "it twice".into(),
-        expected: "each field once".into(),
-    }
+    FieldError { field: Some(name.to_owned()), came: "it twice".into(), expected: "each field once".into() }
 }
 
 fn wrong_id(came: &str) -> FieldError {
@@ -394,14 +373,7 @@ impl ValueSeed<'_> {
     }
 
     fn mismatch_of<T, E: de::Error>(self, came: String, expected: String) -> Result<T, E> {
-        stop(
-            self.wrong,
-            FieldError {
-                field: Some(self.name.to_owned()),
-                came,
-                expected,
-            },
-        )
+        stop(self.wrong, FieldError { field: Some(self.name.to_owned()), came, expected })
     }
 }
 
@@ -542,10 +514,7 @@ mod tests {
         assert_eq!(document.id, "1706.02216");
         let expected: Vec<(FieldName, FieldValues)> = vec![
             ("title".into(), FieldValues::Text(vec!["A \"b\"".into()])),
-            (
-                "tags".into(),
-                FieldValues::Keyword(vec!["x".into(), "y".into()]),
-            ),
+            ("tags".into(), FieldValues::Keyword(vec!["x".into(), "y".into()])),
             ("year".into(), FieldValues::I64(vec![-5])),
             ("size".into(), FieldValues::U64(vec![u64::MAX])),
             ("rank".into(), FieldValues::F64(vec![1.0, 2.5])),
@@ -557,87 +526,42 @@ mod tests {
 
     #[test]
     fn null_and_empty_arrays_are_absent() {
-        let document = schema()
-            .validate(r#"{"id":"a","title":null,"tags":[],"year":[null]}"#)
-            .unwrap();
+        let document = schema().validate(r#"{"id":"a","title":null,"tags":[],"year":[null]}"#).unwrap();
         assert!(document.values.is_empty());
     }
 
     #[test]
     fn a_wrong_type_says_what_came_and_what_was_expected() {
         for (source, expected) in [
-            (
-                r#"{"id":"a","year":"twenty"}"#,
-                r#"field "year": expected i64, got string "twenty""#,
-            ),
-            (
-                r#"{"id":"a","year":1.0}"#,
-                r#"field "year": expected i64, got number 1.0"#,
-            ),
+            (r#"{"id":"a","year":"twenty"}"#, r#"field "year": expected i64, got string "twenty""#),
+            (r#"{"id":"a","year":1.0}"#, r#"field "year": expected i64, got number 1.0"#),
             (
                 r#"{"id":"a","year":9223372036854775808}"#,
                 r#"field "year": expected i64, got number 9223372036854775808"#,
             ),
-            (
-                r#"{"id":"a","size":-1}"#,
-                r#"field "size": expected u64, got number -1"#,
-            ),
-            (
-                r#"{"id":"a","title":7}"#,
-                r#"field "title": expected text, got number 7"#,
-            ),
-            (
-                r#"{"id":"a","tags":true}"#,
-                r#"field "tags": expected keyword, got bool true"#,
-            ),
-            (
-                r#"{"id":"a","tags":[["x"]]}"#,
-                r#"field "tags": expected keyword, got an array"#,
-            ),
-            (
-                r#"{"id":"a","rank":{"x":1}}"#,
-                r#"field "rank": expected f64, got an object"#,
-            ),
-            (
-                r#"{"id":"a","year":1,"year":2}"#,
-                r#"field "year": expected each field once, got it twice"#,
-            ),
+            (r#"{"id":"a","size":-1}"#, r#"field "size": expected u64, got number -1"#),
+            (r#"{"id":"a","title":7}"#, r#"field "title": expected text, got number 7"#),
+            (r#"{"id":"a","tags":true}"#, r#"field "tags": expected keyword, got bool true"#),
+            (r#"{"id":"a","tags":[["x"]]}"#, r#"field "tags": expected keyword, got an array"#),
+            (r#"{"id":"a","rank":{"x":1}}"#, r#"field "rank": expected f64, got an object"#),
+            (r#"{"id":"a","year":1,"year":2}"#, r#"field "year": expected each field once, got it twice"#),
         ] {
             assert_eq!(error(source), expected);
         }
-        for date in [
-            "tomorrow",
-            "1677-12-31",
-            "2262-01-01",
-            "2019-01-01T00:00:00",
-        ] {
+        for date in ["tomorrow", "1677-12-31", "2262-01-01", "2019-01-01T00:00:00"] {
             let source = format!(r#"{{"id":"a","at":"{date}"}}"#);
-            assert!(
-                error(&source).starts_with(r#"field "at": expected date"#),
-                "{date}"
-            );
+            assert!(error(&source).starts_with(r#"field "at": expected date"#), "{date}");
         }
         let long = "x".repeat(KEYWORD_BYTES_MAX + 1);
         assert!(error(&format!(r#"{{"id":"a","tags":"{long}"}}"#)).len() < 250);
         let longest = "x".repeat(KEYWORD_BYTES_MAX);
-        assert!(
-            schema()
-                .validate(&format!(r#"{{"id":"a","tags":"{longest}"}}"#))
-                .is_ok()
-        );
+        assert!(schema().validate(&format!(r#"{{"id":"a","tags":"{longest}"}}"#)).is_ok());
     }
 
     #[test]
     fn an_id_is_a_string_of_some_bytes() {
         let long = format!(r#"{{"id":"{}"}}"#, "x".repeat(DOCUMENT_ID_BYTES_MAX + 1));
-        for bad in [
-            r"{}",
-            r#"{"id":1}"#,
-            r#"{"id":""}"#,
-            r#"{"id":null}"#,
-            r#"{"id":["a"]}"#,
-            &long,
-        ] {
+        for bad in [r"{}", r#"{"id":1}"#, r#"{"id":""}"#, r#"{"id":null}"#, r#"{"id":["a"]}"#, &long] {
             let error = schema().validate(bad).unwrap_err();
             assert_eq!(error.field.as_deref(), Some("id"), "{bad}");
         }
