@@ -13,7 +13,7 @@ use std::time::Duration;
 use model::analysis::Analyzer;
 use model::gather::Count;
 use model::ids::shard_of;
-use model::plan::{Node, TextTerm};
+use model::plan::Node;
 use model::schema::{Field, FieldType, Operator, Schema};
 use tantivy::Term;
 use tantivy::collector::TopDocs;

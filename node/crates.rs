@@ -17,10 +17,7 @@ const BYTES_MAX: u64 = 300 << 20;
 /// # Errors
 /// Says where they were looked for, and what else can be loaded.
 pub(crate) fn folders() -> Result<Vec<PathBuf>> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "Cargo's own variables, read where its folder is looked for"
-    )]
+    // Cargo's own variables, read where its folder is looked for.
     let named = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let home = named("CARGO_HOME").or_else(|| named("HOME").map(|home| home.join(".cargo")));
     let source = home.unwrap_or_default().join("registry").join("src");
@@ -62,7 +59,8 @@ pub(crate) fn documents(folders: &[PathBuf]) -> (Documents, u64) {
 }
 
 fn walk(folders: &[PathBuf]) -> impl Iterator<Item = (PathBuf, PathBuf, u64)> + Send + use<> {
-    folders.to_vec().into_iter().flat_map(|root| {
+    let folders: Vec<PathBuf> = folders.iter().cloned().collect();
+    folders.into_iter().flat_map(|root| {
         let files = WalkDir::new(&root).sort_by_file_name().into_iter().flatten();
         files.filter(|entry| entry.file_type().is_file()).filter_map(move |entry| {
             let bytes = entry.metadata().ok()?.len();

@@ -89,7 +89,7 @@ async fn show(
         let mut request = SearchRequest::new(query).limit(3_usize);
         request.filter = filter.map(str::to_owned);
         // The first waits until all that was loaded can be found.
-        request.token = summary.tokens.keys().next_back().cloned();
+        request.token = summary.token.as_ref().map(model::token::Token::encode);
         println!();
         let filtered = filter.map_or(String::new(), |filter| format!("   filter {filter}"));
         println!("── {what}: {query}{filtered}");

@@ -1,69 +1,61 @@
-//! The `windrow` program: settings, opening components, running roles,
-//! draining; and the commands that talk to a running one.
-//!
-//! ```text
-//! cli ─► config ─► up ─► lock, roles ─► edge ─► drain
-//!   │               ▲
-//!   ├─► demo ───────┘──► cargo_registry ─► load ─► five searches
-//!   └─► load, search, cluster ─► client ─► a running server
-//! ```
-//!
-//! **Invariant:** settings and the environment are read in [`config`] alone;
-//! every failure ends as one line that says what and what to do (see [`exit`]).
+//! The command line over the library: settings, opening components, running
+//! roles, draining.
 
-mod cargo_registry;
 pub mod cli;
-mod cluster;
-pub mod config;
 mod corpus;
+mod crates;
 mod demo;
-pub mod exit;
 mod load;
 mod lock;
-mod metrics;
-mod numbers;
-mod out;
-mod progress;
-pub mod roles;
-mod sample;
 mod search;
-pub mod up;
+mod up;
 
 use std::process::ExitCode;
 
-use cli::{Cli, Command};
+use clap::CommandFactory;
+use cli::{Arguments, Command};
 
-/// Runs the command that the process was started with.
+/// Everything went well.
+const OK: u8 = 0;
+/// Something failed; a line on stderr says what and what to do.
+const FAILED: u8 = 1;
+/// No Windrow answers.
+const AWAY: u8 = 3;
+
+/// A failure with the exit code that tells it to scripts.
+pub(crate) fn code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<client::Error>() {
+        Some(client::Error::Away { .. }) => AWAY,
+        _ => FAILED,
+    }
+}
+
+/// Runs a command to its end.
 #[must_use]
-pub fn main() -> ExitCode {
-    let cli = match cli::parse() {
-        Ok(cli) => cli,
-        Err(code) => return code,
-    };
-    match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => exit::report(&error),
+pub fn run(arguments: Arguments) -> ExitCode {
+    if let Command::Completions { shell } = arguments.command {
+        let mut command = Arguments::command();
+        clap_complete::generate(shell, &mut command, "windrow", &mut std::io::stdout());
+        return OK.into();
+    }
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome =
+        built.map_err(anyhow::Error::from).and_then(|tokio| tokio.block_on(command(arguments.command)));
+    match outcome {
+        Ok(()) => OK.into(),
+        Err(error) => {
+            eprintln!("windrow: {error:#}");
+            code(&error).into()
+        }
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
-    match cli.command {
-        Command::Up(arguments) => serving(async move { up::run(config::load(&arguments.server, "windrow-data")?).await }),
-        Command::Demo(arguments) => serving(demo::run(arguments)),
-        Command::Load(arguments) => calling(load::run(arguments)),
-        Command::Search(arguments) => calling(search::run(arguments)),
-        Command::Cluster(arguments) => calling(cluster::run(arguments)),
-        Command::Completions { shell } => cli::completions(shell),
+async fn command(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Up(options) => up::run(options).await,
+        Command::Demo(options) => demo::run(options).await,
+        Command::Load(options) => load::run(options).await,
+        Command::Search(options) => search::run(options).await,
+        Command::Completions { .. } => Ok(()),
     }
-}
-
-/// A server uses every core.
-fn serving(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
-}
-
-/// A client waits for the network: one thread leaves the cores to the server,
-/// which often runs beside it.
-fn calling(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }

@@ -3,7 +3,6 @@
 //! **Invariant:** a document counts as loaded when the server acknowledged it,
 //! which it does when it is durable.
 
-use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use client::{Client, Retry, Written};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use indicatif::{ProgressBar, ProgressStyle};
+use model::token::Token;
 
 use crate::cli::{Load, Output};
 use crate::corpus::{self, Documents};
@@ -39,9 +39,9 @@ pub(crate) struct Summary {
     pub(crate) seconds: f64,
     /// The first failures, as "file line: reason".
     pub(crate) failures: Vec<String>,
-    /// Named by the last acknowledgements, one a shard that was written to.
+    /// Names everything that was acknowledged.
     #[serde(skip)]
-    pub(crate) tokens: BTreeMap<String, ()>,
+    pub(crate) token: Option<Token>,
 }
 
 struct Batch {
@@ -134,9 +134,16 @@ pub(crate) async fn send(
                 summary.bytes += delivered.read;
                 let room = SHOWN.saturating_sub(summary.failures.len());
                 summary.failures.extend(delivered.failures.into_iter().take(room));
-                summary.tokens.extend(delivered.token.map(|token| (token, ())));
-                if summary.tokens.len() > 64 {
-                    summary.tokens.pop_first();
+                for token in delivered.tokens {
+                    match &mut summary.token {
+                        // An index created anew meanwhile has other tokens.
+                        Some(all) => {
+                            if all.merge(&token).is_err() {
+                                summary.token = Some(token);
+                            }
+                        }
+                        none => *none = Some(token),
+                    }
                 }
                 progress.tell(&summary, started.elapsed());
             }
@@ -187,7 +194,7 @@ struct Delivered {
     accepted: u64,
     read: u64,
     failures: Vec<String>,
-    token: Option<String>,
+    tokens: Vec<Token>,
 }
 
 /// Sends a batch until every line is in or refused for good.
@@ -197,11 +204,11 @@ async fn deliver(client: &Client, index: &str, batch: Batch) -> Result<Delivered
     let mut body = Bytes::from(body);
     // The place of each line of `body` in the source.
     let mut numbers: Vec<u64> = Vec::new();
-    let mut delivered = Delivered { accepted: 0, read, failures: Vec::new(), token: None };
+    let mut delivered = Delivered { accepted: 0, read, failures: Vec::new(), tokens: Vec::new() };
     for attempt in 0.. {
         let written: Written = retry.run(|| client.documents(index, body.clone(), false)).await?;
         delivered.accepted += written.accepted;
-        delivered.token = written.token.or(delivered.token);
+        delivered.tokens.extend(written.token.and_then(|token| Token::decode(&token).ok()));
         let place = |line: u64| {
             let at = usize::try_from(line.saturating_sub(1)).unwrap_or(usize::MAX);
             numbers.get(at).copied().unwrap_or(first + line.saturating_sub(1))

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use clap::Parser;
+
 fn main() -> ExitCode {
-    windrow::main()
+    windrow::run(windrow::cli::Arguments::parse())
 }

@@ -1,11 +1,13 @@
 //! What the benches share: corpora, queries, and CPU time.
 
+#![allow(dead_code, clippy::allow_attributes, reason = "each bench uses a part of it")]
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where the corpora are, or a line that says how to name it.
-pub fn data() -> Option<PathBuf> {
+pub(crate) fn data() -> Option<PathBuf> {
     #[expect(clippy::disallowed_methods, reason = "benches have no settings file")]
     let named = std::env::var("WINDROW_TEST_DATA").ok();
     if named.is_none() {
@@ -15,7 +17,7 @@ pub fn data() -> Option<PathBuf> {
 }
 
 /// The (id, JSON) lines of a corpus, compressed or not.
-pub fn corpus(path: &Path) -> Vec<(String, bytes::Bytes)> {
+pub(crate) fn corpus(path: &Path) -> Vec<(String, bytes::Bytes)> {
     #[derive(serde::Deserialize)]
     struct Id<'a> {
         #[serde(borrow)]
@@ -38,7 +40,7 @@ pub fn corpus(path: &Path) -> Vec<(String, bytes::Bytes)> {
 }
 
 /// The texts of `qid<TAB>text` lines.
-pub fn queries(path: &Path, count: usize) -> Vec<String> {
+pub(crate) fn queries(path: &Path, count: usize) -> Vec<String> {
     let text = std::fs::read_to_string(path).expect("the queries open");
     let all: Vec<&str> =
         text.lines().filter_map(|line| line.split_once('\t')).map(|(_, text)| text).collect();
@@ -48,7 +50,7 @@ pub fn queries(path: &Path, count: usize) -> Vec<String> {
 }
 
 /// CPU time of a process, its own where `pid` is `None`.
-pub fn cpu(pid: Option<u32>) -> Duration {
+pub(crate) fn cpu(pid: Option<u32>) -> Duration {
     let path = pid.map_or_else(|| "/proc/self/schedstat".into(), |pid| format!("/proc/{pid}/task"));
     if pid.is_none() {
         return threads(Path::new("/proc/self/task"));
@@ -67,13 +69,13 @@ fn threads(tasks: &Path) -> Duration {
 }
 
 /// CPU time of this thread.
-pub fn thread_cpu() -> Duration {
+pub(crate) fn thread_cpu() -> Duration {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     Duration::from_nanos(text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0))
 }
 
 /// Mean, median and 95th percentile, in microseconds.
-pub fn summary(mut samples: Vec<f64>) -> (f64, f64, f64) {
+pub(crate) fn summary(mut samples: Vec<f64>) -> (f64, f64, f64) {
     samples.sort_by(f64::total_cmp);
     let at = |share: f64| samples[((samples.len() - 1) as f64 * share) as usize];
     (samples.iter().sum::<f64>() / samples.len() as f64, at(0.5), at(0.95))

@@ -142,7 +142,10 @@ impl Controller {
                     }
                 }
                 event = names.recv() => match event {
-                    Some(Event::Delete(_)) => term.indexes.clear(),
+                    Some(Event::Delete(_)) => {
+                        term.indexes.clear();
+                        self.adopt(&mut term).await?;
+                    }
                     Some(_) => self.adopt(&mut term).await?,
                     None => return Err(Error::unavailable("the watch of names ended")),
                 },

@@ -36,7 +36,7 @@ struct Key {
 struct Watcher {
     prefix: String,
     events: mpsc::Sender<Event>,
-    /// Whether events were lost: nothing more is sent before the resync.
+    /// Whether events were lost, which the watcher has been told.
     behind: bool,
 }
 
@@ -59,11 +59,13 @@ impl State {
             if !key.starts_with(&watcher.prefix) {
                 return !watcher.events.is_closed();
             }
-            if !watcher.behind && watcher.events.try_send(event.clone()).is_ok() {
-                return true;
+            // The last place is kept for the word that something was missed.
+            let room = watcher.events.capacity() > 1;
+            if room {
+                watcher.behind = watcher.events.try_send(event.clone()).is_err();
+            } else if !watcher.behind {
+                watcher.behind = watcher.events.try_send(Event::Resync).is_ok();
             }
-            // One place is kept for the word that something was missed.
-            watcher.behind = watcher.events.try_send(Event::Resync).is_err();
             !watcher.events.is_closed()
         });
     }
@@ -193,10 +195,11 @@ mod tests {
         for n in 0..WATCH_QUEUE + 10 {
             coordinator.put(put(n)).await.unwrap();
         }
-        for _ in 0..WATCH_QUEUE {
+        for _ in 1..WATCH_QUEUE {
             assert!(matches!(watch.recv().await, Some(Event::Put(_))));
         }
-        coordinator.put(put(0)).await.unwrap();
         assert_eq!(watch.recv().await, Some(Event::Resync));
+        coordinator.put(put(0)).await.unwrap();
+        assert!(matches!(watch.recv().await, Some(Event::Put(_))));
     }
 }

@@ -117,10 +117,10 @@ impl Registry for Names {
 
     async fn deleted(&self, name: &IndexName, uid: &IndexUid) -> Result<(), Error> {
         // Another creation of the name may be there already: leave that one.
-        if let Some(entry) = self.0.get(&keys::name(name)).await? {
-            if entry.value == uid.as_str().as_bytes() {
-                self.0.delete(&keys::name(name), Expect::Revision(entry.revision)).await?;
-            }
+        if let Some(entry) = self.0.get(&keys::name(name)).await?
+            && entry.value == uid.as_str().as_bytes()
+        {
+            self.0.delete(&keys::name(name), Expect::Revision(entry.revision)).await?;
         }
         for key in [keys::placement(uid), keys::cut(uid)] {
             self.0.delete(&key, Expect::Any).await?;

@@ -61,7 +61,7 @@ impl Default for Settings {
             queue_max: 1_000,
             writer_heap_bytes: 64 << 20,
             record_bytes_max: 16 << 20,
-            pending_bytes_max: 64 << 20,
+            pending_bytes_max: 16 << 20,
         }
     }
 }

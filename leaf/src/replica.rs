@@ -188,10 +188,10 @@ impl Replica {
         let Ok(entries) = std::fs::read_dir(folder) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name();
-            if !needed.contains(name.to_string_lossy().as_ref()) {
-                if let Err(error) = std::fs::remove_file(entry.path()) {
-                    tracing::warn!(path = %entry.path().display(), %error, "failed to remove an unused segment file");
-                }
+            if !needed.contains(name.to_string_lossy().as_ref())
+                && let Err(error) = std::fs::remove_file(entry.path())
+            {
+                tracing::warn!(path = %entry.path().display(), %error, "failed to remove an unused segment file");
             }
         }
     }

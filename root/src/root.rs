@@ -125,17 +125,17 @@ impl Root {
         if let Some(token) = &request.token {
             index = self.containing(&request.index, index, token, request.deadline).await?;
         }
-        if let Some(number) = request.at {
-            if number != index.cut.number {
-                let cut = self.0.parts.store.cut(&index.uid, number).await;
-                let cut = cut.map_err(|error| from_store(&error))?.ok_or_else(|| {
-                    Error::gone(format!(
-                        "cut {number} is not kept any more (the newest is {}): search without \"at\"",
-                        index.cut.number
-                    ))
-                })?;
-                index = Arc::new(Index { cut: Arc::new(cut), ..(*index).clone() });
-            }
+        if let Some(number) = request.at
+            && number != index.cut.number
+        {
+            let cut = self.0.parts.store.cut(&index.uid, number).await;
+            let cut = cut.map_err(|error| from_store(&error))?.ok_or_else(|| {
+                Error::gone(format!(
+                    "cut {number} is not kept any more (the newest is {}): search without \"at\"",
+                    index.cut.number
+                ))
+            })?;
+            index = Arc::new(Index { cut: Arc::new(cut), ..(*index).clone() });
         }
         Ok(index)
     }
@@ -180,10 +180,10 @@ impl Root {
     /// own interval.
     async fn nudge(&self, index: &Index, shard: model::ids::ShardId) {
         let Some(Some(owner)) = index.owners.get(shard.0 as usize) else { return };
-        if let Ok(leaf) = self.leaf(owner) {
-            if let Err(error) = leaf::Leaf::nudge(&*leaf, &index.uid, shard).await {
-                tracing::debug!(%shard, %error, "a shard could not be nudged");
-            }
+        if let Ok(leaf) = self.leaf(owner)
+            && let Err(error) = leaf::Leaf::nudge(&*leaf, &index.uid, shard).await
+        {
+            tracing::debug!(%shard, %error, "a shard could not be nudged");
         }
     }
 }

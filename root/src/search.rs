@@ -192,7 +192,7 @@ impl Root {
             };
             let leaf = group.leaf.clone();
             (!shards.is_empty())
-                .then(|| async move { Ok::<_, Error>((shards, leaf.statistics(request).await?)) })
+                .then_some(async move { Ok::<_, Error>((shards, leaf.statistics(request).await?)) })
         });
         let mut sum = Statistics::default();
         for (shards, counted) in try_join_all(ask).await? {
@@ -239,7 +239,7 @@ impl Root {
             }
             let leaf = group.leaf.clone();
             let fetch = Fetch { uid: pinned.uid.clone(), documents: wanted, deadline: request.deadline };
-            (!places.is_empty()).then(|| async move { Ok::<_, Error>((places, leaf.fetch(fetch).await?)) })
+            (!places.is_empty()).then_some(async move { Ok::<_, Error>((places, leaf.fetch(fetch).await?)) })
         });
         let calls: Vec<_> = calls.collect();
         for (places, documents) in try_join_all(calls).await? {

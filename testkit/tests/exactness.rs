@@ -78,8 +78,8 @@ fn smaller(query: &Query) -> Vec<Query> {
             let mut all = Vec::new();
             let lists = [&group.must, &group.should, &group.plain, &group.not];
             all.extend(lists.iter().flat_map(|list| list.iter().cloned()));
-            for list in 0..4 {
-                for at in 0..lists[list].len() {
+            for (list, clauses) in lists.iter().enumerate() {
+                for at in 0..clauses.len() {
                     let mut fewer = group.clone();
                     let target = [&mut fewer.must, &mut fewer.should, &mut fewer.plain, &mut fewer.not];
                     for (number, slot) in target.into_iter().enumerate() {

@@ -243,10 +243,10 @@ impl Snapshot {
         let address = tantivy::DocAddress::new(segment, doc);
         let stored: tantivy::TantivyDocument = self.searcher.doc(address)?;
         for (field, value) in stored.field_values() {
-            if field == self.mapping.stored {
-                if let Some(bytes) = tantivy::schema::Value::as_bytes(&value) {
-                    return super::mapping::decode_stored(bytes.to_vec());
-                }
+            if field == self.mapping.stored
+                && let Some(bytes) = tantivy::schema::Value::as_bytes(&value)
+            {
+                return super::mapping::decode_stored(bytes.to_vec());
             }
         }
         Err(Error::Corrupt("a document without its source".into()))

@@ -177,6 +177,7 @@ impl Writer {
     }
 
     /// Waits until no merge is running.
+    #[cfg(feature = "lab")]
     pub(crate) fn close(self) -> Result<(), Error> {
         Ok(self.writer.wait_merging_threads()?)
     }

@@ -134,9 +134,13 @@ impl<'a> Applier<'a> {
                         if self.applied > self.manifest.seq && self.commit().await? == Commit::SteppedDown {
                             return Ok(End::SteppedDown);
                         }
-                        if let Some(writer) = self.writer.take() {
-                            blocking(move || writer.close()).await?;
-                        }
+                        // Merges that still run are left: the next owner
+                        // begins them again.
+                        let writer = self.writer.take();
+                        blocking(move || {
+                            drop(writer);
+                            Ok(())
+                        }).await?;
                         return Ok(End::Drained);
                     }
                 },
@@ -213,10 +217,10 @@ impl<'a> Applier<'a> {
         self.owner.metrics.published.increment(1);
         self.owner.metrics.publish.record(started.elapsed().as_secs_f64());
         self.published += 1;
-        if self.published.is_multiple_of(PUBLISHED_PER_COLLECTION) {
-            if let Err(error) = self.owner.store.collect_shard(&self.manifest).await {
-                tracing::warn!(%error, "failed to collect garbage; it is tried again");
-            }
+        if self.published.is_multiple_of(PUBLISHED_PER_COLLECTION)
+            && let Err(error) = self.owner.store.collect_shard(&self.manifest).await
+        {
+            tracing::warn!(%error, "failed to collect garbage; it is tried again");
         }
         Ok(Commit::Published)
     }

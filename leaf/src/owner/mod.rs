@@ -33,6 +33,8 @@ use applier::{Applier, Work};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a take-over may last.
 const TAKE_WITHIN: Duration = Duration::from_secs(30);
+/// How long a write waits for room before it is refused.
+const ROOM_WITHIN: Duration = Duration::from_secs(5);
 /// Writes that wait for a place in the log.
 const QUEUE: usize = 1_024;
 
@@ -114,7 +116,15 @@ impl Handle {
             Error::unavailable("too much is waiting to be indexed: retry in a second")
                 .retry_after(Duration::from_secs(1))
         };
-        let bytes = self.pending.clone().try_acquire_many_owned(permits).map_err(|_| full())?;
+        // A full queue is pushed back on the caller for a moment before it is
+        // refused: a load then runs at the speed of indexing.
+        let patience = Deadline::after(ROOM_WITHIN).sooner(deadline);
+        let room = self.pending.clone().acquire_many_owned(permits);
+        let bytes = match tokio::time::timeout_at(patience.instant(), room).await {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(_)) => return Err(not_owner()),
+            Err(_) => return Err(full()),
+        };
         let (reply, answer) = oneshot::channel();
         let write = Write { operations, bytes, deadline, reply };
         self.writes.try_send(write).map_err(|error| match error {
