@@ -59,7 +59,7 @@ pub(crate) fn documents(folders: &[PathBuf]) -> (Documents, u64) {
 }
 
 fn walk(folders: &[PathBuf]) -> impl Iterator<Item = (PathBuf, PathBuf, u64)> + Send + use<> {
-    let folders: Vec<PathBuf> = folders.iter().cloned().collect();
+    let folders = folders.to_vec();
     folders.into_iter().flat_map(|root| {
         let files = WalkDir::new(&root).sort_by_file_name().into_iter().flatten();
         files.filter(|entry| entry.file_type().is_file()).filter_map(move |entry| {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use bytes::Bytes;
-use client::{Client, Retry, Written};
+use client::{Client, Retry, SearchRequest, Written};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -65,6 +65,13 @@ pub(crate) async fn run(options: Load) -> Result<()> {
         sources.push((file.display().to_string(), corpus::open(file, options.id_field.clone())?));
     }
     let summary = send(&client, &options.index, sources, size, options.in_flight.into()).await?;
+    if let Some(token) = &summary.token {
+        // Whoever loads searches next: say "done" when that will find it all.
+        let seen = SearchRequest::new("*").limit(0_usize).count("none").token(token.encode());
+        if let Err(error) = client.search(&options.index, &seen).await {
+            eprintln!("everything acknowledged is durable, but not searchable yet: {error}");
+        }
+    }
     match options.output {
         Output::Json => println!("{}", serde_json::to_string(&summary)?),
         Output::Text => summary.print(&options.index),

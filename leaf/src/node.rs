@@ -25,6 +25,10 @@ use crate::metrics::Metrics;
 use crate::owner::{self, End, Handle, Owner};
 use crate::replica::{Open, Replica, from_store, internal};
 
+/// Between an ownership's end and the next attempt: two leaves that each think
+/// that the shard is theirs must not chase each other.
+const OWN_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// Where a leaf keeps what it can rebuild.
 #[derive(Clone, Debug)]
 pub enum Data {
@@ -119,6 +123,8 @@ struct Ownership {
     handle: Option<Handle>,
     /// Whether replay is done and writes are taken.
     ready: bool,
+    /// After an end, when to try again.
+    not_before: Option<tokio::time::Instant>,
 }
 
 impl Leaf {
@@ -202,7 +208,8 @@ impl Leaf {
 
     fn own(&self, assignment: &Assignment, shard: &Shard) {
         let mut ownership = shard.owner.write().unwrap_or_else(PoisonError::into_inner);
-        if ownership.handle.is_some() {
+        let early = ownership.not_before.is_some_and(|moment| moment > tokio::time::Instant::now());
+        if ownership.handle.is_some() || early || self.0.parts.scope.token().is_cancelled() {
             return;
         }
         let Inner { parts, settings, metrics, changed, .. } = &*self.0;
@@ -259,7 +266,10 @@ impl Leaf {
                     () = async { linked.cancelled().await; stop.cancel(); std::future::pending::<()>().await } => Ok(End::Drained),
                 }
             };
-            *state.write().unwrap_or_else(PoisonError::into_inner) = Ownership::default();
+            *state.write().unwrap_or_else(PoisonError::into_inner) = Ownership {
+                not_before: Some(tokio::time::Instant::now() + OWN_AGAIN_AFTER),
+                ..Ownership::default()
+            };
             rung.notify_waiters();
             match ended {
                 Ok(end) => {

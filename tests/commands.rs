@@ -1,0 +1,110 @@
+//! Typing wrong things: one line that says what is wrong and what to do, an
+//! exit code that means it, and nothing lost.
+
+mod support;
+
+use std::net::TcpListener;
+
+use support::{Up, run};
+
+fn refuses(arguments: &[&str], code: i32, says: &[&str]) {
+    let (status, _, stderr) = run(arguments);
+    assert_eq!(status, Some(code), "{arguments:?}: {stderr}");
+    for text in says {
+        assert!(stderr.contains(text), "{arguments:?} does not say {text:?}: {stderr}");
+    }
+    if code != 2 {
+        assert_eq!(stderr.trim_end().lines().count(), 1, "more than a line: {stderr}");
+    }
+}
+
+#[test]
+fn wrong_command_lines_say_what_would_be_right() {
+    refuses(&["up", "--no-such-flag"], 2, &["--no-such-flag", "--help"]);
+    refuses(&["laod"], 2, &["load"]);
+    refuses(&["load", "x.ndjson"], 2, &["--index"]);
+    refuses(&["up", "--public", "nowhere"], 2, &["--public"]);
+    let (status, stdout, _) = run(&["--help"]);
+    assert_eq!(status, Some(0));
+    assert!(stdout.contains("Exit codes"));
+}
+
+#[test]
+fn a_server_that_is_away_is_named() {
+    let away = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{away}");
+    refuses(&["search", "x", "y", "--url", &url], 3, &[&url, "windrow up"]);
+    refuses(&["search", "x", "y", "--url", "https://127.0.0.1:1"], 1, &["TLS"]);
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    refuses(
+        &["load", "/no/such/file.ndjson", "--index", "x"],
+        1,
+        &["/no/such/file.ndjson", "check the path"],
+    );
+    refuses(&["demo", "--corpus", "/no/such/corpus"], 1, &["/no/such/corpus"]);
+}
+
+#[test]
+fn a_port_in_use_and_a_folder_that_cannot_be_written_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    refuses(&["up", "--data", data, "--public", &address], 1, &[&address, "--public"]);
+    // Nobody writes there, root included.
+    refuses(&["up", "--data", "/proc/windrow", "--public", "127.0.0.1:0"], 1, &["/proc/windrow", "--data"]);
+}
+
+#[test]
+fn a_second_process_on_the_folder_names_the_holder() {
+    let folder = tempfile::tempdir().unwrap();
+    let up = Up::start(folder.path());
+    let data = folder.path().to_str().unwrap();
+    let holder = format!("process {}", up.pid());
+    refuses(&["up", "--data", data, "--public", "127.0.0.1:0"], 1, &[&holder, "in use", "--data"]);
+    assert_eq!(up.interrupt(), Some(0));
+    // And the folder is free again.
+    assert_eq!(Up::start(folder.path()).interrupt(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn loading_twice_changes_nothing_and_bad_lines_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let up = Up::start(&folder.path().join("data"));
+    let file = folder.path().join("docs.ndjson");
+    std::fs::write(&file, "{\"title\":\"One graph\",\"year\":1}\n{\"title\":\"Two graphs\",\"year\":2}\n")
+        .unwrap();
+    let file = file.to_str().unwrap();
+    for _ in 0..2 {
+        let (status, stdout, stderr) = run(&["load", file, "--index", "docs", "--url", &up.url]);
+        assert_eq!(status, Some(0), "{stderr}");
+        assert!(stdout.contains("2 documents in docs (0 rejected)"), "{stdout}");
+    }
+    let bad = folder.path().join("bad.ndjson");
+    std::fs::write(&bad, "{\"id\":\"a\",\"year\":\"soon\"}\n{\"id\":\"b\",\"year\":3,\"title\":\"Three\"}\n")
+        .unwrap();
+    let (status, stdout, stderr) = run(&["load", bad.to_str().unwrap(), "--index", "docs", "--url", &up.url]);
+    assert_eq!(status, Some(1));
+    assert!(
+        stdout.contains("document 1") && stdout.contains("year") && stdout.contains("\"soon\""),
+        "{stdout}"
+    );
+    assert!(stderr.contains("1 of 2 documents did not go in"), "{stderr}");
+
+    // What was loaded is found at once, and so is a write that waited.
+    up.client.documents("docs", "{\"id\":\"c\",\"title\":\"Four\"}".into(), true).await.unwrap();
+    let (status, stdout, _) = run(&["search", "docs", "graph*", "--output", "json", "--url", &up.url]);
+    assert_eq!(status, Some(0));
+    let answer: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(answer["total"]["value"], 2);
+    let (status, _, stderr) = run(&["search", "docs", "(graph", "--url", &up.url]);
+    assert_eq!(status, Some(1));
+    assert!(stderr.contains("never closed") || stderr.contains("')'"), "{stderr}");
+    let (status, _, stderr) = run(&["search", "nothing", "x", "--url", &up.url]);
+    assert_eq!(status, Some(1));
+    assert!(stderr.contains("docs"), "{stderr}");
+    assert_eq!(up.interrupt(), Some(0));
+}
