@@ -49,29 +49,38 @@ pub(crate) fn queries(path: &Path, count: usize) -> Vec<String> {
     all.into_iter().step_by(step).take(count).map(str::to_owned).collect()
 }
 
-/// CPU time of a process, its own where `pid` is `None`.
-pub(crate) fn cpu(pid: Option<u32>) -> Duration {
-    let path = pid.map_or_else(|| "/proc/self/schedstat".into(), |pid| format!("/proc/{pid}/task"));
-    if pid.is_none() {
-        return threads(Path::new("/proc/self/task"));
-    }
-    threads(Path::new(&path))
-}
-
-/// Nanoseconds on a CPU, summed over the threads that live.
-fn threads(tasks: &Path) -> Duration {
+/// CPU time of another process, summed over the threads that live: read while
+/// it is idle, for the kernel accounts for a running thread in ticks.
+pub(crate) fn cpu(pid: u32) -> Duration {
     let mut sum = 0;
-    for task in std::fs::read_dir(tasks).into_iter().flatten().flatten() {
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
         let text = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
         sum += text.split(' ').next().and_then(|first| first.parse::<u64>().ok()).unwrap_or(0);
     }
     Duration::from_nanos(sum)
 }
 
+/// CPU time of a process in ticks of 10 ms, threads that ended included.
+pub(crate) fn cpu_total(pid: u32) -> Duration {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = text.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+    Duration::from_millis((ticks(11) + ticks(12)) * 10)
+}
+
 /// CPU time of this thread.
 pub(crate) fn thread_cpu() -> Duration {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    Duration::from_nanos(text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0))
+    clock(rustix::time::ClockId::ThreadCPUTime)
+}
+
+/// CPU time of this process.
+pub(crate) fn process_cpu() -> Duration {
+    clock(rustix::time::ClockId::ProcessCPUTime)
+}
+
+fn clock(id: rustix::time::ClockId) -> Duration {
+    let now = rustix::time::clock_gettime(id);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
 /// Mean, median and 95th percentile, in microseconds.

@@ -10,24 +10,24 @@ use std::process::{Child, Command, Output, Stdio};
 use client::Client;
 
 /// The program.
-pub fn windrow() -> Command {
+pub(crate) fn windrow() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_windrow"));
     command.env_remove("WINDROW_URL").env_remove("WINDROW_DATA").stdin(Stdio::null());
     command
 }
 
 /// A server that listens.
-pub struct Up {
+pub(crate) struct Up {
     child: Child,
     /// Where.
-    pub url: String,
+    pub(crate) url: String,
     /// Its client.
-    pub client: Client,
+    pub(crate) client: Client,
 }
 
 impl Up {
     /// Starts on a folder and waits until it is ready, which it says.
-    pub fn start(data: &Path) -> Self {
+    pub(crate) fn start(data: &Path) -> Self {
         let mut child = windrow()
             .args(["up", "--public", "127.0.0.1:0", "--data"])
             .arg(data)
@@ -49,18 +49,18 @@ impl Up {
     }
 
     /// The process.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// `kill -9`, and wait for the end.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().expect("the process is ours");
         self.child.wait().expect("the process ends");
     }
 
     /// Ctrl-C, and the exit code.
-    pub fn interrupt(mut self) -> Option<i32> {
+    pub(crate) fn interrupt(mut self) -> Option<i32> {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args(["-INT", &pid]).status().expect("kill runs");
         assert!(sent.success());
@@ -76,7 +76,7 @@ impl Drop for Up {
 }
 
 /// Runs a command to its end; returns exit code and stderr.
-pub fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+pub(crate) fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = windrow().args(arguments).output().expect("windrow runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is text");
     (status.code(), text(stdout), text(stderr))
