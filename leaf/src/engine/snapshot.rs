@@ -1,5 +1,6 @@
 //! One generation of a shard, open for searching.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use tantivy::columnar::ColumnValues;
 use tantivy::fastfield::AliveBitSet;
 use tantivy::index::SegmentId;
 use tantivy::postings::TermInfo;
-use tantivy::schema::IndexRecordOption;
+use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{Index, InvertedIndexReader, ReloadPolicy, Searcher, SegmentReader, Term};
 
 use super::Error;
@@ -72,7 +73,8 @@ pub(crate) struct TextField {
     pub(crate) inverted: Arc<InvertedIndexReader>,
     /// One rounded length a document.
     pub(crate) norms: Norms,
-    pub(crate) field: tantivy::schema::Field,
+    pub(crate) field: Field,
+    segment: SegmentId,
     /// Tokens of live documents.
     tokens: u64,
 }
@@ -113,7 +115,13 @@ impl Segment {
                     tokens
                 }
             };
-            let field = TextField { inverted, norms: Norms(norms), field: mapped.field, tokens };
+            let field = TextField {
+                inverted,
+                norms: Norms(norms),
+                field: mapped.field,
+                segment: reader.segment_id(),
+                tokens,
+            };
             fields.insert(name.clone(), field);
         }
         Ok(Self { reader, alive, hashes, fields, key })
@@ -150,10 +158,43 @@ impl Segment {
     }
 }
 
+/// Lookups that a thread remembers: a query finds each of its terms twice, to
+/// count it and to open it, a few segments and terms apart.
+const FOUND_KEPT: usize = 128;
+
+/// One remembered lookup. It holds the term, so its address names it.
+struct Found {
+    segment: SegmentId,
+    field: Field,
+    text: Arc<str>,
+    info: Option<TermInfo>,
+}
+
+thread_local! {
+    static FOUND: RefCell<Vec<Option<Found>>> =
+        RefCell::new(std::iter::repeat_with(|| None).take(FOUND_KEPT).collect());
+}
+
 impl TextField {
     /// Where the postings of a term are.
-    pub(crate) fn find(&self, text: &str) -> Result<Option<TermInfo>, Error> {
-        Ok(self.inverted.get_term_info(&Term::from_field_text(self.field, text))?)
+    pub(crate) fn find(&self, text: &Arc<str>) -> Result<Option<TermInfo>, Error> {
+        let address = Arc::as_ptr(text).cast::<u8>() as usize;
+        let segment = Arc::as_ptr(&self.inverted) as usize;
+        let slot = (address / 16 + segment / 64) % FOUND_KEPT;
+        FOUND.with_borrow_mut(|found| {
+            if let Some(known) = &found[slot] {
+                let same = Arc::ptr_eq(&known.text, text)
+                    && known.segment == self.segment
+                    && known.field == self.field;
+                if same {
+                    return Ok(known.info.clone());
+                }
+            }
+            let info = self.inverted.get_term_info(&Term::from_field_text(self.field, text))?;
+            let (segment, field, text) = (self.segment, self.field, text.clone());
+            found[slot] = Some(Found { segment, field, text, info: info.clone() });
+            Ok(info)
+        })
     }
 }
 

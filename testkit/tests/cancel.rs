@@ -1,0 +1,87 @@
+//! Searches whose clients are gone: queued ones never start, running ones
+//! stop. One test, for it reads the process's metrics.
+
+use futures::FutureExt;
+use model::gather::Count;
+use model::ids::IndexName;
+use model::query::{Group, Query};
+use model::schema::{Field, FieldType, Operator, Schema};
+use model::settings::Definition;
+use proto::admin::Change;
+use proto::search::{Request, Search};
+use runtime::telemetry::Metrics;
+use testkit::local::{Local, soon};
+
+const SEARCHES: usize = 64;
+const TERMS: usize = 300;
+const DOCUMENTS: usize = 20_000;
+
+fn metric(metrics: &Metrics, name: &str) -> f64 {
+    let text = metrics.render();
+    let line = text.lines().find(|line| line.starts_with(name) && line.contains("leaf"));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
+}
+
+#[tokio::test]
+async fn searches_without_clients_never_start_or_stop() -> anyhow::Result<()> {
+    let metrics = Metrics::install()?;
+    let local = Local::start(store::Store::memory(), 1)?;
+    let schema = Schema {
+        fields: [("body".into(), Field::of(FieldType::Text))].into(),
+        default_operator: Operator::Or,
+        ..Schema::default()
+    };
+    local.create("cancel", Definition { shards: 1, ..Definition::of(schema) }).await?;
+    for part in 0..20 {
+        let documents = (0..DOCUMENTS / 20).map(|number| {
+            let id = part * DOCUMENTS + number;
+            let words: Vec<String> =
+                (0..60).map(|word| format!("w{}", (id * 7 + word * 11) % TERMS)).collect();
+            Change::Upsert(format!("{{\"id\":\"{id}\",\"body\":\"{}\"}}", words.join(" ")).into())
+        });
+        let written = local.write("cancel", documents.collect()).await?;
+        local.refresh("cancel", &written).await?;
+    }
+    let words = (0..TERMS).map(|word| Query::Word { field: None, text: format!("w{word}") });
+    let query = Query::Group(Group { should: words.collect(), ..Group::default() });
+    let request = || Request {
+        index: IndexName::new("cancel").expect("a good name"),
+        query: query.clone(),
+        filter: None,
+        limit: 10,
+        offset: 0,
+        fields: Some(Vec::new()),
+        count: Count::Exact,
+        deadline: soon(),
+        token: None,
+        at: None,
+        profile: false,
+    };
+    let before = metric(&metrics, "windrow_pool_started_total");
+
+    // All are queued at once; the one thread takes them one by one.
+    let mut searches: Vec<_> = (0..SEARCHES).map(|_| local.root.search(request())).collect();
+    for search in &mut searches {
+        assert!(search.now_or_never().is_none(), "a search of 300 terms takes a while");
+    }
+    while metric(&metrics, "windrow_pool_started_total") == before {
+        tokio::task::yield_now().await;
+    }
+    // Their clients go away.
+    drop(searches);
+    let (mut started, mut never) = (0.0, 0.0);
+    while started + never < SEARCHES as f64 {
+        tokio::task::yield_now().await;
+        started = metric(&metrics, "windrow_pool_started_total") - before;
+        never = metric(&metrics, "windrow_pool_cancelled_queued_total");
+    }
+    local.leaves[0].close().await;
+    let stopped = metric(&metrics, "windrow_pool_cancelled_running_total");
+    let longest = metric(&metrics, "windrow_pool_cancel_to_stop_seconds_sum");
+    println!(
+        "{started} started, {never} never did, {stopped} stopped, after {:.2} ms together",
+        longest * 1e3
+    );
+    assert!(never > SEARCHES as f64 / 2.0, "only {never} queued searches were dropped");
+    Ok(())
+}
