@@ -52,7 +52,7 @@ async fn windrow(corpus: &str, documents: usize) -> f64 {
     loop {
         tokio::time::sleep(Duration::from_secs(3)).await;
         let now = support::cpu_total(server.pid());
-        if now - before < Duration::from_millis(60) {
+        if now.saturating_sub(before) < Duration::from_millis(60) {
             break;
         }
         before = now;

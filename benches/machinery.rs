@@ -82,7 +82,7 @@ async fn main() {
     loop {
         tokio::time::sleep(std::time::Duration::from_secs(3)).await;
         let now = support::cpu(server.pid());
-        if now - before < std::time::Duration::from_millis(60) {
+        if now.saturating_sub(before) < std::time::Duration::from_millis(60) {
             break;
         }
         before = now;
@@ -117,7 +117,7 @@ async fn main() {
                 let request = SearchRequest::new(quoted.join(joint)).limit(LIMIT).count("none");
                 let before = support::cpu(server.pid());
                 std::hint::black_box(server.client.search_raw("wiki", &request).await.expect("an answer"));
-                let spent = support::cpu(server.pid()) - before;
+                let spent = support::cpu(server.pid()).saturating_sub(before);
                 let before = support::thread_cpu();
                 std::hint::black_box(search_and_fetch(&shards, words, occur));
                 let plain = support::thread_cpu() - before;

@@ -221,9 +221,11 @@ async fn deliver(client: &Client, index: &str, batch: Batch) -> Result<Delivered
             numbers.get(at).copied().unwrap_or(first + line.saturating_sub(1))
         };
         let mut again = Vec::new();
+        let mut waits = String::new();
         for failure in written.failures {
             if failure.retry && attempt < RESENDS_MAX {
                 again.push(failure.line);
+                waits = failure.reason;
             } else {
                 delivered.failures.push(format!(
                     "{source}, document {}: {}",
@@ -234,6 +236,9 @@ async fn deliver(client: &Client, index: &str, batch: Batch) -> Result<Delivered
         }
         if again.is_empty() {
             break;
+        }
+        if attempt % 8 == 3 {
+            eprintln!("{} documents are refused for now and sent again: {waits}", again.len());
         }
         let lines: Vec<&[u8]> = body.split(|byte| *byte == b'\n').collect();
         let mut rest = Vec::new();

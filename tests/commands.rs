@@ -108,3 +108,24 @@ async fn loading_twice_changes_nothing_and_bad_lines_are_named() {
     assert!(stderr.contains("docs"), "{stderr}");
     assert_eq!(up.interrupt(), Some(0));
 }
+
+#[test]
+fn writes_are_refused_before_the_disk_is_full() {
+    use std::process::Command;
+    let folder = tempfile::tempdir().unwrap();
+    let mount =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"]).arg(folder.path()).output();
+    if !mount.is_ok_and(|output| output.status.success()) {
+        println!("skipped: a small disk cannot be mounted here");
+        return;
+    }
+    let up = Up::start(&folder.path().join("data"));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let written = runtime.block_on(up.client.documents("full", "{\"id\":\"a\"}".into(), false)).unwrap();
+    assert_eq!(written.accepted, 0);
+    let failure = &written.failures[0];
+    assert!(failure.retry && failure.reason.contains("free some space"), "{}", failure.reason);
+    assert_eq!(up.interrupt(), Some(0));
+    let unmounted = Command::new("umount").arg(folder.path()).status().unwrap();
+    assert!(unmounted.success());
+}

@@ -55,6 +55,9 @@ pub struct Settings {
     pub record_bytes_max: usize,
     /// Most bytes of writes a shard that are not yet indexed.
     pub pending_bytes_max: usize,
+    /// Free bytes of the data folder's disk below which writes are refused:
+    /// room for the commits and merges of what was acknowledged.
+    pub disk_reserve_bytes: u64,
 }
 
 impl Default for Settings {
@@ -66,6 +69,7 @@ impl Default for Settings {
             writer_heap_bytes: 64 << 20,
             record_bytes_max: 16 << 20,
             pending_bytes_max: 16 << 20,
+            disk_reserve_bytes: 256 << 20,
         }
     }
 }
@@ -383,6 +387,27 @@ impl Leaf {
         ownership.handle.clone().filter(|_| ownership.ready).ok_or_else(owner::not_owner)
     }
 
+    /// Refuses writes while there is still room for what was acknowledged.
+    fn has_room(&self) -> Result<(), Error> {
+        let Settings { data: Data::Folder(folder), disk_reserve_bytes: reserve, .. } = &self.0.settings
+        else {
+            return Ok(());
+        };
+        // A folder whose disk does not say is one that a put will tell about.
+        let Ok(disk) = rustix::fs::statvfs(folder) else { return Ok(()) };
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if free >= *reserve {
+            return Ok(());
+        }
+        Err(Error::unavailable(format!(
+            "{} MB are free for {}, and writes are refused below {} MB: free some space",
+            free >> 20,
+            folder.display(),
+            reserve >> 20
+        ))
+        .retry_after(Duration::from_secs(5)))
+    }
+
     /// Runs CPU work on the pool, until `deadline`.
     async fn compute<T: Send + 'static>(
         &self,
@@ -416,6 +441,7 @@ fn pool_error(error: PoolError) -> Error {
 #[async_trait]
 impl leaf::Leaf for Leaf {
     async fn write(&self, write: ShardWrite) -> Result<Seq, Error> {
+        self.has_room()?;
         self.handle(&write.uid, write.shard)?.write(write.operations, write.deadline).await
     }
 
