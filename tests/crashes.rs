@@ -1,6 +1,8 @@
 //! `kill -9` at random moments of a load: what was acknowledged is there, once,
 //! and what was deleted stays away.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
