@@ -9,9 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use model::gather::Count;
 use model::ids::{Seq, ShardId};
-use model::plan::{Node, TextTerm};
+use model::plan::Node;
 use model::schema::Schema;
-use model::statistics::Statistics;
 use proto::admin::Operation;
 use runtime::Cancel;
 
@@ -75,24 +74,8 @@ impl Shard {
 /// When the engine fails.
 #[must_use]
 pub fn search(shards: &[Shard], query: &Node, limit: usize, count: Count) -> (Vec<Hit>, u64) {
-    let mut terms: Vec<TextTerm> = Vec::new();
-    query.scored_terms(&mut |field, text| {
-        let term = TextTerm { field: field.clone(), text: text.clone() };
-        if !terms.contains(&term) {
-            terms.push(term);
-        }
-    });
-    let mut statistics = Statistics::default();
-    for shard in shards {
-        statistics.documents += shard.0.documents;
-        for (field, tokens) in shard.0.all_tokens() {
-            *statistics.tokens.entry(field).or_default() += tokens;
-        }
-        for term in &terms {
-            let counted = shard.0.frequency(term).expect("the term is counted");
-            *statistics.frequencies.entry(term.clone()).or_default() += counted;
-        }
-    }
+    let snapshots: Vec<&Snapshot> = shards.iter().map(|shard| &shard.0).collect();
+    let statistics = exec::count(&snapshots, &exec::terms(query)).expect("terms are counted");
     let opens: Vec<(ShardId, &Snapshot)> =
         shards.iter().zip(0..).map(|(shard, number)| (ShardId(number), &shard.0)).collect();
     let job = Job { query, filter: None, statistics: &statistics, limit, count };

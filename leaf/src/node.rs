@@ -323,6 +323,13 @@ impl Leaf {
             .is_ok_and(|shard| shard.owner.read().unwrap_or_else(PoisonError::into_inner).ready)
     }
 
+    /// Whether a shard is owned here or being taken.
+    #[must_use]
+    pub fn owning(&self, uid: &IndexUid, shard: ShardId) -> bool {
+        let lock = |shard: Shard| shard.owner.read().unwrap_or_else(PoisonError::into_inner).handle.is_some();
+        self.shard(uid, shard).is_ok_and(lock)
+    }
+
     /// What is open, newest generation by shard.
     #[must_use]
     pub fn opened(&self) -> Vec<Opened> {
@@ -452,7 +459,10 @@ impl leaf::Leaf for Leaf {
     async fn statistics(&self, request: StatisticsRequest) -> Result<Vec<Statistics>, Error> {
         let opens = self.opens(&request.uid, &request.shards)?;
         self.compute(request.deadline, move |_| {
-            opens.iter().map(|open| count(&[open.as_ref()], &request.terms).map_err(internal)).collect()
+            opens
+                .iter()
+                .map(|open| exec::count(&[&open.snapshot], &request.terms).map_err(internal))
+                .collect()
         })
         .await
     }
@@ -507,29 +517,6 @@ impl leaf::Leaf for Leaf {
     }
 }
 
-/// Sums the statistics of some terms over some shards.
-fn count(opens: &[&Open], terms: &[model::plan::TextTerm]) -> Result<Statistics, crate::engine::Error> {
-    let mut sum = Statistics::default();
-    for open in opens {
-        sum.documents += open.snapshot.documents;
-    }
-    for term in terms {
-        if !sum.tokens.contains_key(&term.field) {
-            let mut tokens = 0;
-            for open in opens {
-                tokens += open.snapshot.tokens(&term.field)?;
-            }
-            sum.tokens.insert(term.field.clone(), tokens);
-        }
-        let mut frequency = 0;
-        for open in opens {
-            frequency += open.snapshot.frequency(term)?;
-        }
-        sum.frequencies.insert(term.clone(), frequency);
-    }
-    Ok(sum)
-}
-
 fn document(open: &Open, address: Address) -> Result<Document, Error> {
     let (id, source) = open.snapshot.document(address.segment, address.doc).map_err(internal)?;
     Ok(Document { id, source })
@@ -546,15 +533,8 @@ fn run(
     let statistics = match &search.statistics {
         StatisticsFrom::Given(statistics) => statistics.as_ref(),
         StatisticsFrom::TheseShards => {
-            let opens: Vec<&Open> = opens.iter().map(AsRef::as_ref).collect();
-            let mut terms = Vec::new();
-            search.query.scored_terms(&mut |field, text| {
-                let term = model::plan::TextTerm { field: field.clone(), text: text.clone() };
-                if !terms.contains(&term) {
-                    terms.push(term);
-                }
-            });
-            counted = count(&opens, &terms).map_err(internal)?;
+            let snapshots: Vec<_> = opens.iter().map(|open| &open.snapshot).collect();
+            counted = exec::count(&snapshots, &exec::terms(&search.query)).map_err(internal)?;
             &counted
         }
     };

@@ -33,7 +33,7 @@ use compile::Compiled;
 
 use model::gather::Count;
 use model::ids::ShardId;
-use model::plan::Node;
+use model::plan::{Node, TextTerm};
 use model::statistics::Statistics;
 use runtime::Cancel;
 
@@ -151,7 +151,8 @@ pub(crate) fn search(
         let mapping = &snapshot.mapping;
         let compiled = Compiled::scored(job.query, job.statistics, mapping)?;
         let filter = job.filter.map(|node| Compiled::matching(node, mapping)).transpose()?;
-        if filter.is_none() && known_to_exceed(job.query, job.statistics, counter.bound) {
+        if counter.counting() && filter.is_none() && known_to_exceed(job.query, job.statistics, counter.bound)
+        {
             counter.matches = counter.bound.map_or(0, |bound| bound + 1);
         }
         for (ord, (_, snapshot)) in shards.iter().enumerate() {
@@ -180,6 +181,38 @@ pub(crate) fn search(
     }
     let bounded = counter.bound.is_some_and(|bound| counter.matches > bound);
     Ok(Outcome { entries: top.into_entries(), matches: counter.matches, bounded, strategies, scored })
+}
+
+/// The terms that a query scores, each once.
+pub(crate) fn terms(query: &Node) -> Vec<TextTerm> {
+    let mut terms: Vec<TextTerm> = Vec::new();
+    query.scored_terms(&mut |field, text| {
+        if !terms.iter().any(|term| term.text == *text && term.field == *field) {
+            terms.push(TextTerm { field: field.clone(), text: text.clone() });
+        }
+    });
+    terms
+}
+
+/// Sums the statistics of some terms over some shards.
+pub(crate) fn count(shards: &[&Snapshot], terms: &[TextTerm]) -> Result<Statistics, Error> {
+    let documents = shards.iter().map(|shard| shard.documents).sum();
+    let mut sum = Statistics { documents, ..Statistics::default() };
+    for term in terms {
+        if !sum.tokens.contains_key(&term.field) {
+            let mut tokens = 0;
+            for shard in shards {
+                tokens += shard.tokens(&term.field)?;
+            }
+            sum.tokens.insert(term.field.clone(), tokens);
+        }
+        let mut frequency = 0;
+        for shard in shards {
+            frequency += shard.frequency(term)?;
+        }
+        sum.frequencies.insert(term.clone(), frequency);
+    }
+    Ok(sum)
 }
 
 /// A term in more documents than the bound settles a bounded count of any
