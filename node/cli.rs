@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -16,6 +17,26 @@ pub struct Arguments {
 
 const EXIT_CODES: &str = "Exit codes: 0 all went well; 1 something failed, a line on stderr says what; \
 2 the command line is wrong; 3 no Windrow answers.";
+
+/// Reads the command line; a wrong one is told in one line, with exit code 2.
+///
+/// # Errors
+/// The exit code, everything having been said.
+pub fn parse() -> Result<Arguments, ExitCode> {
+    Arguments::try_parse().map_err(|error| {
+        if !error.use_stderr() {
+            // Help and version are answers, not errors.
+            let _printed = error.print();
+            return ExitCode::SUCCESS;
+        }
+        let whole = error.render().to_string();
+        let said = whole.split("Usage:").next().unwrap_or_default();
+        let said = said.split("For more information").next().unwrap_or_default();
+        let line: Vec<&str> = said.trim_start_matches("error:").split_whitespace().collect();
+        eprintln!("windrow: {}: see windrow --help", line.join(" ").trim_end_matches([':', '.']));
+        ExitCode::from(2)
+    })
+}
 
 /// What to do.
 #[derive(Debug, Subcommand)]

@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    windrow::run(windrow::cli::Arguments::parse())
+    match windrow::cli::parse() {
+        Ok(arguments) => windrow::run(arguments),
+        Err(code) => code,
+    }
 }

@@ -13,9 +13,7 @@ fn refuses(arguments: &[&str], code: i32, says: &[&str]) {
     for text in says {
         assert!(stderr.contains(text), "{arguments:?} does not say {text:?}: {stderr}");
     }
-    if code != 2 {
-        assert_eq!(stderr.trim_end().lines().count(), 1, "more than a line: {stderr}");
-    }
+    assert_eq!(stderr.trim_end().lines().count(), 1, "more than a line: {stderr}");
 }
 
 #[test]
