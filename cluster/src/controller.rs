@@ -274,3 +274,95 @@ impl Controller {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use model::ids::{Generation, Seq};
+    use model::schema::Schema;
+    use proto::controller::Controller as _;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::view::{Keeper, Names, Registry, View};
+
+    struct World {
+        store: Store,
+        names: Names,
+        reports: Handle,
+        view: watch::Receiver<Arc<View>>,
+        token: CancellationToken,
+    }
+
+    async fn world() -> World {
+        let (store, node) = (Store::memory(), NodeId("a".into()));
+        let coordinator: Arc<dyn Coordinator> = Arc::new(crate::Embedded::new());
+        let state = NodeState { node: node.clone(), roles: vec!["leaf".to_owned()], public: None };
+        crate::Membership::join(coordinator.clone(), &state).await.unwrap();
+        let (controller, reports) =
+            Controller::new(node, coordinator.clone(), store.clone(), Clock::manual(0));
+        let (keeper, view) = Keeper::new(coordinator.clone(), store.clone());
+        let token = CancellationToken::new();
+        let scope = runtime::TaskScope::new(&runtime::Shutdown::new());
+        let stop = token.clone();
+        scope.spawn("controller", runtime::OnError::Log, |_| controller.run(stop));
+        let stop = token.clone();
+        scope.spawn("view", runtime::OnError::Log, |_| keeper.run(stop));
+        // The tasks end with the token, which ends with the world.
+        std::mem::forget(scope);
+        World { store, names: Names(coordinator), reports, view, token }
+    }
+
+    impl World {
+        async fn create(&self, name: &str, shards: u32) -> IndexUid {
+            let name = IndexName::new(name).unwrap();
+            let definition = Definition { shards, ..Definition::of(Schema::default()) };
+            let uid = self.store.create_index(&name, &definition, Instant::now() + PATIENCE).await.unwrap();
+            self.names.created(&name, &uid).await.unwrap();
+            uid
+        }
+
+        async fn cut(&mut self, name: &str, generations: &[u64]) {
+            let name = IndexName::new(name).unwrap();
+            let seen = self.view.wait_for(|view| {
+                view.indexes.get(&name).is_some_and(|index| {
+                    let found = index.cut.entries.iter().map(|entry| entry.generation.0);
+                    found.eq(generations.iter().copied())
+                })
+            });
+            tokio::time::timeout(PATIENCE, seen).await.expect("the cut comes").unwrap();
+        }
+
+        async fn report(&self, uid: &IndexUid, shard: u32, generation: u64) {
+            let (generation, seq) = (Generation(generation), Seq(generation));
+            let opened = Opened { uid: uid.clone(), shard: ShardId(shard), generation, seq, documents: 1 };
+            self.reports.report(&NodeId("a".into()), vec![opened]).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_report_moves_the_cut_and_a_shard_that_is_not_ready_delays_no_other() {
+        let mut world = world().await;
+        let uid = world.create("one", 2).await;
+        world.cut("one", &[1, 1]).await;
+        world.report(&uid, 1, 2).await;
+        world.cut("one", &[1, 2]).await;
+        world.report(&uid, 0, 3).await;
+        world.cut("one", &[3, 2]).await;
+        world.token.cancel();
+    }
+
+    #[tokio::test]
+    async fn deleting_one_index_stops_no_other() {
+        let mut world = world().await;
+        let gone = world.create("gone", 1).await;
+        let uid = world.create("stays", 1).await;
+        world.cut("gone", &[1]).await;
+        world.cut("stays", &[1]).await;
+        let name = IndexName::new("gone").unwrap();
+        world.store.delete_index(&name, Instant::now() + PATIENCE).await.unwrap();
+        world.names.deleted(&name, &gone).await.unwrap();
+        world.report(&uid, 0, 2).await;
+        world.cut("stays", &[2]).await;
+        world.token.cancel();
+    }
+}

@@ -17,4 +17,4 @@ pub use controller::Controller;
 pub use coordinator::Coordinator;
 pub use embedded::Embedded;
 pub use membership::Membership;
-pub use view::{Index, Keeper, Names, Registry, View};
+pub use view::{Index, Keeper, Names, Registry, View, from_store};

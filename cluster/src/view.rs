@@ -256,7 +256,9 @@ impl Keeper {
     }
 }
 
-pub(crate) fn from_store(error: &store::Error) -> Error {
+/// The store's error in the words of the roles.
+#[must_use]
+pub fn from_store(error: &store::Error) -> Error {
     let kind = match error.kind() {
         store::Kind::Invalid => proto::Kind::Invalid,
         store::Kind::NotFound => proto::Kind::NotFound,

@@ -23,7 +23,8 @@ use crate::engine::{Caches, Mapping};
 use crate::exec::{self, Job};
 use crate::metrics::Metrics;
 use crate::owner::{self, End, Handle, Owner};
-use crate::replica::{Open, Replica, from_store, internal};
+use crate::replica::{Open, Replica, internal};
+use cluster::from_store;
 
 /// Between an ownership's end and the next attempt: two leaves that each think
 /// that the shard is theirs must not chase each other.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use cluster::from_store;
 use model::ids::{Generation, IndexUid, ShardId};
 use proto::Error;
 use store::{FileRef, Manifest, Store};
@@ -51,19 +52,6 @@ pub(crate) fn internal(error: engine::Error) -> Error {
             Error::internal(other.to_string())
         }
     }
-}
-
-/// The store's error as a caller's.
-pub(crate) fn from_store(error: &store::Error) -> Error {
-    let kind = match error.kind() {
-        store::Kind::Invalid => proto::Kind::Invalid,
-        store::Kind::NotFound => proto::Kind::NotFound,
-        store::Kind::Conflict => proto::Kind::Conflict,
-        store::Kind::Unavailable => proto::Kind::Unavailable,
-        store::Kind::Unknown | store::Kind::Expired => proto::Kind::Expired,
-        store::Kind::Internal => proto::Kind::Internal,
-    };
-    Error::new(kind, error.to_string())
 }
 
 impl Replica {

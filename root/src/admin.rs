@@ -11,8 +11,8 @@ use proto::search::Document;
 use proto::{Error, Kind};
 use runtime::Deadline;
 
-use crate::root::{Root, from_store};
-use cluster::Index;
+use crate::root::Root;
+use cluster::{Index, from_store};
 
 #[async_trait]
 impl Admin for Root {

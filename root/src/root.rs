@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::directory::Directory;
 use crate::metrics::Metrics;
 use crate::statistics::Known;
-use cluster::{Index, Registry, View};
+use cluster::{Index, Registry, View, from_store};
 
 /// What a root is told.
 #[derive(Clone, Debug)]
@@ -186,16 +186,4 @@ impl Root {
             tracing::debug!(%shard, %error, "a shard could not be nudged");
         }
     }
-}
-
-pub(crate) fn from_store(error: &store::Error) -> Error {
-    let kind = match error.kind() {
-        store::Kind::Invalid => proto::Kind::Invalid,
-        store::Kind::NotFound => proto::Kind::NotFound,
-        store::Kind::Conflict => proto::Kind::Conflict,
-        store::Kind::Unavailable => proto::Kind::Unavailable,
-        store::Kind::Unknown | store::Kind::Expired => proto::Kind::Expired,
-        store::Kind::Internal => proto::Kind::Internal,
-    };
-    Error::new(kind, error.to_string())
 }

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use super::{End, Owner, PATIENCE};
 use crate::engine::{self, Files, Writer};
-use crate::replica::{self, from_store, internal};
+use crate::replica::{self, internal};
+use cluster::from_store;
 
 /// Nudged commits come at most ten a second.
 const NUDGED_COMMITS_APART: Duration = Duration::from_millis(100);

@@ -26,8 +26,9 @@ use tokio::time::Instant;
 
 use crate::engine::Mapping;
 use crate::metrics::Metrics;
-use crate::replica::{Replica, from_store};
+use crate::replica::Replica;
 use applier::{Applier, Work};
+use cluster::from_store;
 
 /// How long an owner tries to put before it resigns.
 const PATIENCE: Duration = Duration::from_secs(10);
