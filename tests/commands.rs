@@ -127,3 +127,19 @@ fn writes_are_refused_before_the_disk_is_full() {
     let unmounted = Command::new("umount").arg(folder.path()).status().unwrap();
     assert!(unmounted.success());
 }
+
+#[test]
+fn a_read_only_disk_is_named() {
+    use std::process::Command;
+    let folder = tempfile::tempdir().unwrap();
+    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "ro", "tmpfs"]).arg(folder.path()).output();
+    if !mount.is_ok_and(|output| output.status.success()) {
+        println!("skipped: a read-only disk cannot be mounted here");
+        return;
+    }
+    let data = folder.path().join("data");
+    let data = data.to_str().unwrap();
+    refuses(&["up", "--data", data, "--public", "127.0.0.1:0"], 1, &[data, "Read-only", "--data"]);
+    let unmounted = Command::new("umount").arg(folder.path()).status().unwrap();
+    assert!(unmounted.success());
+}
