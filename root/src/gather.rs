@@ -5,33 +5,29 @@
 //! two documents tie in score and hash, so they are fetched for the page and
 //! for what ties with its ends, and for nothing else.
 
+use model::gather::Ranked;
 use proto::leaf::LeafHit;
 
 fn rank(a: &LeafHit, b: &LeafHit) -> std::cmp::Ordering {
     b.score.total_cmp(&a.score).then(a.hash.cmp(&b.hash))
 }
 
-/// Merges the leaves' hits to the first `reach` and all that tie with the last.
+/// Merges the leaves' hits, each list best first, to the first `reach` and all
+/// that tie with the last, by [`model::gather::merge`].
 pub(crate) fn merge(lists: Vec<Vec<LeafHit>>, reach: usize) -> Vec<LeafHit> {
-    let mut hits: Vec<LeafHit> = match <[Vec<LeafHit>; 1]>::try_from(lists) {
-        Ok([only]) => only,
-        Err(lists) => {
-            // Few lists of a page each: sorting their concatenation is a merge
-            // of runs to the standard sort.
-            let mut all: Vec<LeafHit> = lists.into_iter().flatten().collect();
-            all.sort_by(rank);
-            all
-        }
-    };
-    if reach == 0 {
-        hits.clear();
-        return hits;
+    let mut all: Vec<Option<LeafHit>> = Vec::new();
+    let mut ranked = Vec::with_capacity(lists.len());
+    for hits in lists {
+        let first = all.len();
+        let each = |(index, hit): (usize, &LeafHit)| {
+            let LeafHit { score, hash, shard, .. } = *hit;
+            Ranked { score, hash, shard, index }
+        };
+        ranked.push((first..).zip(&hits).map(each).collect());
+        all.extend(hits.into_iter().map(Some));
     }
-    if let Some(last) = hits.get(reach - 1).cloned() {
-        let ties = hits[reach..].iter().take_while(|hit| rank(hit, &last).is_eq()).count();
-        hits.truncate(reach + ties);
-    }
-    hits
+    let merged = model::gather::merge(&ranked, reach);
+    merged.into_iter().filter_map(|hit| all[hit.index].take()).collect()
 }
 
 /// The first hit whose id is needed to order the hits from `offset` on.
