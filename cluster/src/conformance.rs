@@ -74,7 +74,7 @@ async fn watches(coordinator: &dyn Coordinator) {
     for expected in [Some("x"), Some("y"), None] {
         match (watch.recv().await.expect("tells"), expected) {
             (Event::Put(entry), Some(value)) => assert_eq!(entry.value, value.as_bytes()),
-            (Event::Delete(key), None) => assert_eq!(key, "w/1"),
+            (Event::Delete { key, .. }, None) => assert_eq!(key, "w/1"),
             (other, _) => panic!("{other:?} instead of {expected:?}"),
         }
     }

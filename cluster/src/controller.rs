@@ -142,7 +142,7 @@ impl Controller {
                     }
                 }
                 event = names.recv() => match event {
-                    Some(Event::Delete(_)) => {
+                    Some(Event::Delete { .. }) => {
                         term.indexes.clear();
                         self.adopt(&mut term).await?;
                     }

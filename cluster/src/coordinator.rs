@@ -64,7 +64,12 @@ pub enum Event {
     /// A key was written.
     Put(Entry),
     /// A key is gone.
-    Delete(String),
+    Delete {
+        /// The key.
+        key: String,
+        /// The change that deleted it.
+        revision: Revision,
+    },
     /// Changes were missed: list again.
     Resync,
 }

@@ -73,7 +73,8 @@ impl State {
     fn remove(&mut self, key: &str) {
         if self.keys.remove(key).is_some() {
             self.revision += 1;
-            self.tell(key, &Event::Delete(key.to_owned()));
+            let event = Event::Delete { key: key.to_owned(), revision: self.revision };
+            self.tell(key, &event);
         }
     }
 

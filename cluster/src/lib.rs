@@ -9,12 +9,16 @@ pub mod conformance;
 pub mod controller;
 pub mod coordinator;
 pub mod embedded;
+pub mod etcd;
 pub mod keys;
 pub mod membership;
+#[cfg(any(test, feature = "test-util"))]
+pub mod process;
 pub mod view;
 
 pub use controller::Controller;
 pub use coordinator::Coordinator;
 pub use embedded::Embedded;
+pub use etcd::Etcd;
 pub use membership::Membership;
 pub use view::{Index, Keeper, Names, Registry, View, from_store};

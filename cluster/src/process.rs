@@ -1,0 +1,131 @@
+//! A real etcd for tests: free ports, a temporary folder, ended when dropped.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long etcd may take to answer after its start.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// One etcd process.
+pub struct Process {
+    child: Option<Child>,
+    program: PathBuf,
+    folder: PathBuf,
+    client: SocketAddr,
+    peer: SocketAddr,
+}
+
+/// A port that was free a moment ago.
+///
+/// # Panics
+/// When the system has no port left.
+#[must_use]
+pub fn free_port() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    listener.local_addr().expect("a listener has an address")
+}
+
+/// Where etcd is installed.
+#[must_use]
+pub fn program() -> Option<PathBuf> {
+    let folders = ["/usr/bin", "/usr/local/bin", "/bin", "/opt/etcd"];
+    folders.iter().map(|folder| Path::new(folder).join("etcd")).find(|path| path.exists())
+}
+
+impl Process {
+    /// Starts etcd with its data in `folder`; `None`, said on stderr, where it
+    /// is not installed.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start(folder: &Path) -> Option<Self> {
+        let Some(program) = program() else {
+            eprintln!("skipped: etcd is not installed (Debian: apt-get install etcd-server)");
+            return None;
+        };
+        let (client, peer) = (free_port(), free_port());
+        let mut process = Self { child: None, program, folder: folder.to_owned(), client, peer };
+        process.begin();
+        Some(process)
+    }
+
+    fn begin(&mut self) {
+        std::fs::create_dir_all(&self.folder).expect("the folder is ours");
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.folder.join("etcd.log"))
+            .expect("the folder is ours");
+        let (client, peer) = (format!("http://{}", self.client), format!("http://{}", self.peer));
+        let child = Command::new(&self.program)
+            .args(["--name", "test", "--data-dir"])
+            .arg(self.folder.join("data"))
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("test={peer}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("etcd starts");
+        self.child = Some(child);
+        let by = Instant::now() + READY_WITHIN;
+        // It listens once it has joined; a look costs a loopback round trip.
+        while !self.healthy() {
+            assert!(Instant::now() < by, "etcd did not answer: see {}", self.folder.display());
+            std::thread::yield_now();
+        }
+    }
+
+    fn healthy(&self) -> bool {
+        use std::io::{Read, Write};
+        let asked = || -> std::io::Result<String> {
+            let mut stream = TcpStream::connect(self.client)?;
+            stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+            stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        asked().is_ok_and(|answer| answer.contains("\"true\""))
+    }
+
+    /// Where clients reach it, `host:port`.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.client.to_string()
+    }
+
+    /// Sends a signal, such as `STOP` or `CONT`.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().expect("it runs").id().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// `kill -9`, and wait for the end.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ended = child.kill();
+            let _reaped = child.wait();
+        }
+    }
+
+    /// Starts it again, where it was, with its data.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.begin();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
