@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::settings::Options;
+
 /// A search cluster: documents scattered over shards, one answer gathered.
 #[derive(Debug, Parser)]
 #[command(version, about, after_help = EXIT_CODES)]
@@ -43,6 +45,10 @@ pub fn parse() -> Result<Arguments, ExitCode> {
 pub enum Command {
     /// Run everything in this process, on one folder
     Up(Up),
+    /// Run one node of a cluster
+    Node(Box<Node>),
+    /// Show nodes, shards, owners, replicas, cuts and lag
+    Cluster(Cluster),
     /// Load the sources of your Cargo registry and search them
     Demo(Demo),
     /// Load documents into an index
@@ -68,6 +74,28 @@ pub struct Up {
     /// Which log lines to print, such as info or leaf=debug
     #[arg(long, default_value = "warn", env = "WINDROW_LOG", value_name = "FILTER")]
     pub log: String,
+}
+
+/// Options of `node`.
+#[derive(Args, Clone, Debug)]
+pub struct Node {
+    /// Settings file (TOML); variables and flags come before it
+    #[arg(long, env = "WINDROW_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The rest
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// Options of `cluster`.
+#[derive(Args, Clone, Debug)]
+pub struct Cluster {
+    /// How it is printed
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+    /// The server
+    #[command(flatten)]
+    pub server: Server,
 }
 
 /// Options of `demo`.

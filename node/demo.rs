@@ -6,7 +6,8 @@ use model::schema::{Field, FieldType, Schema};
 use runtime::telemetry;
 
 use crate::cli::Demo;
-use crate::up::Running;
+use crate::running::Running;
+use crate::settings::Settings;
 use crate::{corpus, crates, load, search};
 
 /// The demo's index.
@@ -43,7 +44,8 @@ pub(crate) async fn run(options: Demo) -> Result<()> {
             (vec![("the Cargo registry".to_owned(), documents)], Some(size))
         }
     };
-    let running = Running::open(&options.data, options.public).await?;
+    let settings = Settings::up(&options.data, options.public, &options.log)?;
+    let running = Running::open(settings).await?;
     running.ready().await?;
     let url = format!("http://{}", running.address);
     println!("Windrow is up on {url} (data in {}).", options.data.display());

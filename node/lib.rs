@@ -2,12 +2,15 @@
 //! roles, draining.
 
 pub mod cli;
+mod cluster;
 mod corpus;
 mod crates;
 mod demo;
 mod load;
 mod lock;
+mod running;
 mod search;
+pub mod settings;
 mod up;
 
 use std::process::ExitCode;
@@ -53,6 +56,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
 async fn command(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Up(options) => up::run(options).await,
+        Command::Node(options) => up::node(*options).await,
+        Command::Cluster(options) => cluster::run(options).await,
         Command::Demo(options) => demo::run(options).await,
         Command::Load(options) => load::run(options).await,
         Command::Search(options) => search::run(options).await,

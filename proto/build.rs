@@ -8,10 +8,12 @@ use prost::Message;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let descriptors = protox::compile(["windrow/v1/windrow.proto"], ["proto"])?;
+    let public = protox::compile(["windrow/v1/windrow.proto"], ["proto"])?;
     #[expect(clippy::disallowed_methods, reason = "a build script's settings are its environment")]
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    fs::write(out.join("windrow.v1.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".windrow.v1").compile_fds(descriptors)?;
+    fs::write(out.join("windrow.v1.bin"), public.encode_to_vec())?;
+    tonic_prost_build::configure().bytes(".windrow.v1").compile_fds(public)?;
+    let internal = protox::compile(["windrow/internal/v1/internal.proto"], ["proto"])?;
+    tonic_prost_build::configure().bytes(".windrow.internal.v1").compile_fds(internal)?;
     Ok(())
 }

@@ -87,6 +87,9 @@ pub struct Answer {
 pub struct Cluster {
     /// The live processes.
     pub nodes: Vec<Node>,
+    /// The elected controller, if there is one.
+    #[serde(default)]
+    pub controller: Option<String>,
     /// The indexes with their shards.
     pub indexes: Vec<IndexState>,
 }
@@ -100,6 +103,15 @@ pub struct Node {
     pub roles: Vec<String>,
     /// Its public address, where it has one.
     pub public: Option<String>,
+    /// Where other nodes reach it, where they can.
+    #[serde(default)]
+    pub internal: Option<String>,
+    /// What it shares its fate with.
+    #[serde(default)]
+    pub zone: Option<String>,
+    /// Whether it is leaving.
+    #[serde(default)]
+    pub draining: bool,
 }
 
 /// An index with its shards.
@@ -133,6 +145,9 @@ pub struct Shard {
 pub struct Replica {
     /// The leaf.
     pub node: String,
-    /// The newest generation there.
-    pub generation: u64,
+    /// Whether the leaf is there.
+    #[serde(default)]
+    pub live: bool,
+    /// The newest generation there; `None` when the leaf did not say.
+    pub generation: Option<u64>,
 }

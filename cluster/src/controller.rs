@@ -3,52 +3,92 @@
 //! ```text
 //!  campaign ─► term: registry ─► names, placements, newest cuts
 //!     ▲          │ reports of what is open ─► model::cut::next ─► put if absent ─► announce
+//!     │          │ nodes that come and go ─► model::placement::next ─► announce
 //!     └──────────┘ a cut of another's in the way: the term is over
 //! ```
 //!
 //! **Invariant:** cut n + 1 is computed from cut n as the store has it, put if
-//! absent, and announced only when it is ours.
+//! absent, and announced only when it is ours. Whatever this process writes to
+//! the coordinator holds only while its election does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use model::cut::{self, Cut, ReplicaState};
+use model::cut::{self, Cut, ReplicaState, Replicas};
 use model::ids::{Epoch, IndexName, IndexUid, NodeId, ShardId};
+use model::placement::{self, Candidate, Policy, Standing, Table, Wanted};
 use model::settings::Definition;
 use proto::Error;
-use proto::admin::NodeState;
-use proto::controller::Opened;
+use proto::admin::{NodeState, OWN, SERVE};
+use proto::controller::{Held, Report};
 use runtime::{CancellationToken, Clock};
 use store::{Put as Stored, Store};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::coordinator::{Coordinator, Event, Expect, Lease, Put, Revision};
 use crate::keys;
-use crate::view::from_store;
+use crate::view::{Placement, from_store};
 
-/// Time to live of the election: how long cuts stand still when a controller
-/// dies.
-const LEASE: Duration = Duration::from_secs(5);
 /// How long a put may take before the term ends.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between collections of old cuts.
 const COLLECT_EVERY: Duration = Duration::from_secs(30);
+/// Between looks at what only time changes: leaves that stay away, replicas
+/// that fall behind.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Between campaigns after a term that ended badly.
+const CAMPAIGN_AFTER: Duration = Duration::from_millis(500);
+/// How long a campaign trusts its watch of the election.
+const CAMPAIGN_EVERY: Duration = Duration::from_secs(5);
 /// Reports that wait; a leaf repeats what it could not tell.
 const REPORTS: usize = 1_024;
+/// Own-only leaves of a shard: one that owns and one that may take over.
+const OWNERS_APART: u32 = 2;
 
-type Report = (NodeId, Vec<Opened>);
+/// What a controller is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Time to live of the election: how long cuts stand still when a
+    /// controller dies.
+    pub lease: Duration,
+    /// How long a leaf may be gone before its shards are placed elsewhere:
+    /// longer than a restart.
+    pub placement_grace: Duration,
+    /// How far behind a replica may be, in time, before cuts stop waiting for
+    /// it.
+    pub lag_max: Duration,
+    /// How much of the placement changes in one round.
+    pub policy: Policy,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            lease: crate::membership::LEASE_DEFAULT,
+            placement_grace: Duration::from_secs(60),
+            lag_max: Duration::from_secs(5),
+            policy: Policy::default(),
+        }
+    }
+}
 
 /// Where leaves report. Clones reach the same controller.
 #[derive(Clone)]
-pub struct Handle(mpsc::Sender<Report>);
+pub struct Handle {
+    reports: mpsc::Sender<Report>,
+    elected: watch::Receiver<bool>,
+}
 
 #[async_trait]
 impl proto::controller::Controller for Handle {
-    async fn report(&self, node: &NodeId, opened: Vec<Opened>) -> Result<(), Error> {
-        let sent = self.0.send((node.clone(), opened)).await;
+    async fn report(&self, report: Report) -> Result<(), Error> {
+        if !*self.elected.borrow() {
+            return Err(Error::unavailable("this node is not the elected controller: ask the one that is"));
+        }
+        let sent = self.reports.send(report).await;
         sent.map_err(|_| Error::unavailable("the controller has stopped"))
     }
 }
@@ -59,21 +99,30 @@ pub struct Controller {
     coordinator: Arc<dyn Coordinator>,
     store: Store,
     clock: Clock,
+    settings: Settings,
     reports: mpsc::Receiver<Report>,
-    opened: BTreeMap<IndexUid, BTreeMap<ShardId, BTreeMap<NodeId, ReplicaState>>>,
+    elected: watch::Sender<bool>,
+    lease: Option<Lease>,
 }
 
 /// An index as the controller knows it.
 struct Known {
+    name: IndexName,
     definition: Definition,
     cut: Cut,
+    placement: Placement,
 }
 
 /// One election.
 struct Term {
-    lease: Lease,
     guard: Revision,
     indexes: BTreeMap<IndexUid, Known>,
+    nodes: BTreeMap<NodeId, NodeState>,
+    /// Nodes that are gone, since when, and what they were.
+    gone: BTreeMap<NodeId, (Instant, Option<NodeState>)>,
+    held: BTreeMap<NodeId, BTreeMap<(IndexUid, ShardId), Held>>,
+    /// Replicas that are behind the newest generation that anyone has.
+    behind: BTreeMap<(IndexUid, ShardId, NodeId), Instant>,
 }
 
 impl Controller {
@@ -84,90 +133,125 @@ impl Controller {
         coordinator: Arc<dyn Coordinator>,
         store: Store,
         clock: Clock,
+        settings: Settings,
     ) -> (Self, Handle) {
         let (sender, reports) = mpsc::channel(REPORTS);
-        (Self { node, coordinator, store, clock, reports, opened: BTreeMap::new() }, Handle(sender))
+        let (elected, receiver) = watch::channel(false);
+        let controller = Self { node, coordinator, store, clock, settings, reports, elected, lease: None };
+        (controller, Handle { reports: sender, elected: receiver })
     }
 
     /// Campaigns and governs until the token is cancelled.
     pub async fn run(mut self, token: CancellationToken) {
         while !token.is_cancelled() {
-            tokio::select! {
-                () = token.cancelled() => return,
-                ended = self.govern() => if let Err(error) = ended {
-                    tracing::warn!(%error, "the controller's term ended");
-                },
+            let ended = tokio::select! {
+                () = token.cancelled() => Ok(()),
+                ended = self.govern() => ended,
+            };
+            self.elected.send_replace(false);
+            if let Err(error) = ended {
+                tracing::warn!(%error, "the controller's term ended");
+            }
+            if let Some(lease) = self.lease.take()
+                && let Err(error) = self.coordinator.revoke(lease).await
+            {
+                tracing::warn!(%error, "failed to end the election; it ends by itself");
             }
             tokio::select! {
                 () = token.cancelled() => {}
-                () = tokio::time::sleep(Duration::from_millis(200)) => {}
+                () = tokio::time::sleep(CAMPAIGN_AFTER) => {}
             }
         }
     }
 
+    /// Waits until nobody is elected, is elected, and governs.
     async fn govern(&mut self) -> Result<(), Error> {
+        let guard = loop {
+            let mut watch = self.coordinator.watch(keys::CONTROLLER).await?;
+            if self.coordinator.get(keys::CONTROLLER).await?.is_none() {
+                let lease = self.coordinator.grant(self.settings.lease).await?;
+                self.lease = Some(lease);
+                let put = Put {
+                    key: keys::CONTROLLER.to_owned(),
+                    value: self.node.to_string().into(),
+                    expect: Expect::Absent,
+                    lease: Some(lease),
+                    guard: None,
+                };
+                if let Some(guard) = self.coordinator.put(put).await? {
+                    break guard;
+                }
+                self.lease = None;
+                self.coordinator.revoke(lease).await?;
+            }
+            let vacant = async { while let Some(Event::Put(_)) = watch.recv().await {} };
+            // A watch may be slow to break: look again now and then.
+            let _either = tokio::time::timeout(CAMPAIGN_EVERY, vacant).await;
+        };
+        tracing::info!(node = %self.node, term = guard, "elected controller");
+        // What was reported before is repeated to whoever is elected.
+        while self.reports.try_recv().is_ok() {}
+        self.elected.send_replace(true);
+        let (coordinator, lease, ttl) = (self.coordinator.clone(), self.lease, self.settings.lease);
+        tokio::select! {
+            ended = keep(&*coordinator, lease, ttl) => ended,
+            ended = self.term(guard) => ended,
+        }
+    }
+
+    async fn term(&mut self, guard: Revision) -> Result<(), Error> {
         // Watch before reading, so that no creation falls between.
         let mut names = self.coordinator.watch(keys::NAMES).await?;
         let mut nodes = self.coordinator.watch(keys::NODES).await?;
-        let lease = self.coordinator.grant(LEASE).await?;
-        let put = Put {
-            key: keys::CONTROLLER.to_owned(),
-            value: self.node.to_string().into(),
-            expect: Expect::Absent,
-            lease: Some(lease),
-            guard: None,
+        let mut term = Term {
+            guard,
+            indexes: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            held: BTreeMap::new(),
+            behind: BTreeMap::new(),
         };
-        let Some(guard) = self.coordinator.put(put).await? else {
-            self.coordinator.revoke(lease).await?;
-            return Ok(());
-        };
-        let mut term = Term { lease, guard, indexes: BTreeMap::new() };
         self.registry(&term).await?;
+        self.look_at_nodes(&mut term).await?;
         self.adopt(&mut term).await?;
         self.write(&term, keys::REGISTRY.to_owned(), Vec::new()).await?;
-        let mut alive = tokio::time::interval(LEASE / 3);
         let mut collect = tokio::time::interval(COLLECT_EVERY);
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 report = self.reports.recv() => {
                     let Some(report) = report else { return Ok(()) };
                     let mut changed = BTreeSet::new();
-                    self.note(report, &mut changed);
+                    term.note(report, &mut changed);
                     // Reports that came together make one cut.
                     while let Ok(report) = self.reports.try_recv() {
-                        self.note(report, &mut changed);
+                        term.note(report, &mut changed);
                     }
                     for uid in changed {
                         self.advance(&mut term, &uid).await?;
                     }
                 }
-                event = names.recv() => match event {
-                    Some(Event::Delete { .. }) => {
-                        term.indexes.clear();
-                        self.adopt(&mut term).await?;
-                    }
-                    Some(_) => self.adopt(&mut term).await?,
-                    None => return Err(Error::unavailable("the watch of names ended")),
-                },
-                event = nodes.recv() => match event {
-                    Some(_) => self.adopt(&mut term).await?,
-                    None => return Err(Error::unavailable("the watch of nodes ended")),
-                },
-                _ = alive.tick() => {
-                    if !self.coordinator.keep_alive(term.lease).await? {
-                        return Err(Error::unavailable("the election has ended"));
+                event = names.recv() => {
+                    event.ok_or_else(|| Error::unavailable("the watch of names ended"))?;
+                    while names.try_recv().is_ok() {}
+                    self.adopt(&mut term).await?;
+                }
+                event = nodes.recv() => {
+                    event.ok_or_else(|| Error::unavailable("the watch of nodes ended"))?;
+                    while nodes.try_recv().is_ok() {}
+                    self.look_at_nodes(&mut term).await?;
+                    self.place(&mut term).await?;
+                    self.advance_all(&mut term).await?;
+                }
+                _ = look.tick() => {
+                    self.place(&mut term).await?;
+                    if !term.behind.is_empty() {
+                        self.advance_all(&mut term).await?;
                     }
                 }
                 _ = collect.tick() => self.collect(&term).await,
             }
-        }
-    }
-
-    fn note(&mut self, (node, opened): Report, changed: &mut BTreeSet<IndexUid>) {
-        for Opened { uid, shard, generation, seq, documents } in opened {
-            let state = ReplicaState { node: node.clone(), generation, seq, documents };
-            self.opened.entry(uid.clone()).or_default().entry(shard).or_default().insert(node.clone(), state);
-            changed.insert(uid);
         }
     }
 
@@ -176,55 +260,131 @@ impl Controller {
     async fn registry(&self, term: &Term) -> Result<(), Error> {
         let deadline = Instant::now() + PATIENCE;
         self.store.finish_deletions(deadline).await.map_err(|error| from_store(&error))?;
+        let mut live = BTreeSet::new();
         for (name, _, entry) in self.store.list_names().await.map_err(|error| from_store(&error))? {
             match entry {
                 store::names::Entry::Live { uid } => {
                     self.write(term, keys::name(&name), uid.as_str().into()).await?;
+                    live.insert(uid);
                 }
                 store::names::Entry::Deleted { .. } => {
                     self.coordinator.delete(&keys::name(&name), Expect::Any).await?;
                 }
             }
         }
+        // What a deletion and a placement at the same moment left behind.
+        for prefix in [keys::PLACEMENT, keys::CUTS] {
+            for entry in self.coordinator.list(prefix).await? {
+                let uid = entry.key.strip_prefix(prefix).and_then(IndexUid::parse);
+                if uid.is_none_or(|uid| !live.contains(&uid)) {
+                    self.coordinator.delete(&entry.key, Expect::Revision(entry.revision)).await?;
+                }
+            }
+        }
         Ok(())
     }
 
-    /// Takes up indexes that the term does not know yet: places them, and
-    /// announces their newest cut.
-    async fn adopt(&self, term: &mut Term) -> Result<(), Error> {
-        let mut leaves = Vec::new();
+    async fn look_at_nodes(&self, term: &mut Term) -> Result<(), Error> {
+        let now = Instant::now();
+        let mut nodes = BTreeMap::new();
         for entry in self.coordinator.list(keys::NODES).await? {
             match serde_json::from_slice::<NodeState>(&entry.value) {
-                Ok(node) if node.roles.iter().any(|role| role == "leaf") => leaves.push(node.node),
-                Ok(_) => {}
+                Ok(node) => {
+                    nodes.insert(node.node.clone(), node);
+                }
                 Err(error) => tracing::error!(key = entry.key, %error, "a node's record is damaged"),
             }
         }
-        if leaves.is_empty() {
-            return Ok(());
+        for (node, state) in std::mem::take(&mut term.nodes) {
+            if !nodes.contains_key(&node) {
+                tracing::info!(%node, "a node is gone");
+                term.held.remove(&node);
+                term.gone.insert(node, (now, Some(state)));
+            }
         }
+        term.gone.retain(|node, _| !nodes.contains_key(node));
+        term.nodes = nodes;
+        Ok(())
+    }
+
+    /// Takes up indexes that the term does not know yet, and forgets those
+    /// that are gone.
+    async fn adopt(&self, term: &mut Term) -> Result<(), Error> {
+        let mut live = BTreeSet::new();
+        let mut new = Vec::new();
         for entry in self.coordinator.list(keys::NAMES).await? {
             let name = entry.key.strip_prefix(keys::NAMES).map(IndexName::new);
             let uid = std::str::from_utf8(&entry.value).ok().and_then(IndexUid::parse);
-            let (Some(Ok(_)), Some(uid)) = (name, uid) else { continue };
+            let (Some(Ok(name)), Some(uid)) = (name, uid) else { continue };
+            live.insert(uid.clone());
             if term.indexes.contains_key(&uid) {
                 continue;
             }
             let newest = self.store.newest_definition(&uid).await;
             let (_, definition) = newest.map_err(|error| from_store(&error))?;
             let cut = self.store.newest_cut(&uid).await.map_err(|error| from_store(&error))?;
-            if self.coordinator.get(&keys::placement(&uid)).await?.is_none() {
-                let placement: Vec<Vec<&NodeId>> = (0..definition.shards as usize)
-                    .map(|shard| {
-                        let copies = (definition.copies as usize).min(leaves.len());
-                        (0..copies).map(|copy| &leaves[(shard + copy) % leaves.len()]).collect()
-                    })
-                    .collect();
-                let value = serde_json::to_vec(&placement).expect("a placement is plain JSON");
-                self.write(term, keys::placement(&uid), value).await?;
+            let placement = match self.coordinator.get(&keys::placement(&uid)).await? {
+                Some(entry) => serde_json::from_slice(&entry.value).unwrap_or_else(|error| {
+                    tracing::error!(%uid, %error, "a placement is damaged; the index is placed anew");
+                    Placement::default()
+                }),
+                None => Placement::default(),
+            };
+            term.indexes.insert(uid.clone(), Known { name, definition, cut, placement });
+            new.push(uid);
+        }
+        term.indexes.retain(|uid, _| live.contains(uid));
+        term.behind.retain(|(uid, _, _), _| live.contains(uid));
+        for held in term.held.values_mut() {
+            held.retain(|(uid, _), _| live.contains(uid));
+        }
+        self.place(term).await?;
+        for uid in new {
+            let Some(known) = term.indexes.get(&uid) else { continue };
+            self.announce(term.guard, &known.cut).await?;
+            self.advance(term, &uid).await?;
+        }
+        Ok(())
+    }
+
+    /// Places what is new, repairs what is lost, balances what is not: at most
+    /// one round of it.
+    async fn place(&self, term: &mut Term) -> Result<(), Error> {
+        term.miss(Instant::now());
+        let serve = term.next_table(&self.settings, SERVE);
+        let own = term.next_table(&self.settings, OWN);
+        let mut changed = Vec::new();
+        for (uid, known) in &mut term.indexes {
+            let placement = Placement {
+                serve: serve.get(uid).cloned().unwrap_or_default(),
+                own: own.get(uid).cloned().unwrap_or_default(),
+            };
+            if placement != known.placement && placement.serve.iter().any(|nodes| !nodes.is_empty()) {
+                tracing::info!(index = %known.name, ?placement, "placed");
+                changed.push((uid.clone(), placement));
             }
-            self.write(term, keys::cut(&uid), cut.number.to_string().into()).await?;
-            term.indexes.insert(uid.clone(), Known { definition, cut });
+        }
+        for (uid, placement) in changed {
+            let value = serde_json::to_vec(&placement).expect("a placement is plain JSON");
+            self.write(term, keys::placement(&uid), value).await?;
+            if let Some(known) = term.indexes.get_mut(&uid) {
+                known.placement = placement;
+            }
+        }
+        let placed: BTreeSet<&NodeId> = term
+            .indexes
+            .values()
+            .flat_map(|known| known.placement.serve.iter().chain(&known.placement.own))
+            .flatten()
+            .collect();
+        let grace = self.settings.placement_grace;
+        term.gone.retain(|node, (since, _)| placed.contains(node) || since.elapsed() < grace);
+        Ok(())
+    }
+
+    async fn advance_all(&self, term: &mut Term) -> Result<(), Error> {
+        let uids: Vec<IndexUid> = term.indexes.keys().cloned().collect();
+        for uid in uids {
             self.advance(term, &uid).await?;
         }
         Ok(())
@@ -232,24 +392,28 @@ impl Controller {
 
     /// Publishes the next cut of an index, if something moves.
     async fn advance(&self, term: &mut Term, uid: &IndexUid) -> Result<(), Error> {
-        let (guard, epoch) = (term.guard, Epoch(term.guard));
+        let guard = term.guard;
+        let replicas = term.replicas(uid, self.settings.lag_max);
         let Some(known) = term.indexes.get_mut(uid) else { return Ok(()) };
-        let Some(opened) = self.opened.get(uid) else { return Ok(()) };
-        let replicas: BTreeMap<ShardId, Vec<ReplicaState>> =
-            opened.iter().map(|(shard, states)| (*shard, states.values().cloned().collect())).collect();
         let Some(entries) = cut::next(&known.cut, &replicas, known.definition.copies) else { return Ok(()) };
         let nonce = u64::from(self.store.nonce());
-        let next = Cut { number: known.cut.number.next(), epoch, nonce, entries, ..known.cut.clone() };
+        let number = known.cut.number.next();
+        let next = Cut { number, epoch: Epoch(guard), nonce, entries, ..known.cut.clone() };
         match self.store.put_cut(&next, Instant::now() + PATIENCE).await {
             Ok(Stored::Mine) => {}
             Ok(Stored::Other(_)) => {
                 return Err(Error::conflict(format!("cut {} of {uid} is another's", next.number)));
             }
+            // It may yet land, so this term puts no other in its place.
             Err(error) => return Err(from_store(&error)),
         }
-        let value = next.number.to_string().into();
         known.cut = next;
-        self.write_guarded(guard, keys::cut(uid), value).await
+        self.announce(guard, &known.cut).await
+    }
+
+    async fn announce(&self, guard: Revision, cut: &Cut) -> Result<(), Error> {
+        let value = serde_json::to_vec(cut).expect("a cut is plain JSON");
+        self.write_guarded(guard, keys::cut(&cut.uid), value).await
     }
 
     async fn write(&self, term: &Term, key: String, value: Vec<u8>) -> Result<(), Error> {
@@ -275,11 +439,161 @@ impl Controller {
     }
 }
 
+/// Prolongs the election until it ends.
+async fn keep(coordinator: &dyn Coordinator, lease: Option<Lease>, ttl: Duration) -> Result<(), Error> {
+    let Some(lease) = lease else { return Ok(()) };
+    let mut tick = tokio::time::interval(ttl / 4);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut alive = Instant::now();
+    loop {
+        tick.tick().await;
+        match coordinator.keep_alive(lease).await {
+            Ok(true) => alive = Instant::now(),
+            Ok(false) => return Err(Error::unavailable("the election has ended")),
+            // It may still stand; its writes are guarded either way.
+            Err(error) if alive.elapsed() < ttl => {
+                tracing::debug!(%error, "failed to prolong the election; it is tried again");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+impl Term {
+    fn note(&mut self, report: Report, changed: &mut BTreeSet<IndexUid>) {
+        let Report { node, complete, shards } = report;
+        let known = self.held.entry(node).or_default();
+        if complete {
+            changed.extend(known.keys().map(|(uid, _)| uid.clone()));
+            known.clear();
+        }
+        for held in shards {
+            changed.insert(held.uid.clone());
+            let key = (held.uid.clone(), held.shard);
+            if held.generations.is_empty() {
+                known.remove(&key);
+            } else {
+                known.insert(key, held);
+            }
+        }
+    }
+
+    /// Notes the leaves that shards are placed on and this term has never seen:
+    /// their grace begins with it.
+    fn miss(&mut self, now: Instant) {
+        let lists = self.indexes.values().flat_map(|of| of.placement.serve.iter().chain(&of.placement.own));
+        for node in lists.flatten() {
+            if !self.nodes.contains_key(node) && !self.gone.contains_key(node) {
+                self.gone.insert(node.clone(), (now, None));
+            }
+        }
+    }
+
+    /// Whether a node serves a shard at least as new as the newest cut.
+    fn serves(&self, uid: &IndexUid, shard: ShardId, node: &NodeId) -> bool {
+        let cut = self.indexes.get(uid).and_then(|known| known.cut.entry(shard));
+        let newest = self.held.get(node).and_then(|held| held.get(&(uid.clone(), shard))?.generations.last());
+        matches!((cut, newest), (Some(cut), Some(newest)) if newest.generation >= cut.generation)
+    }
+
+    /// The next table of one kind: of leaves that serve, or of those that only
+    /// own, where there are such.
+    fn next_table(&self, settings: &Settings, role: &str) -> Table {
+        let fits = |state: &NodeState| match role {
+            SERVE => state.is(SERVE),
+            _ => state.is(OWN) && !state.is(SERVE),
+        };
+        let mut candidates = Vec::new();
+        for (node, state) in &self.nodes {
+            if fits(state) {
+                let standing = if state.draining { Standing::Away } else { Standing::Live };
+                candidates.push(Candidate { node: node.clone(), zone: state.zone.clone(), standing });
+            }
+        }
+        let lists = |known: &Known| match role {
+            SERVE => known.placement.serve.clone(),
+            _ => known.placement.own.clone(),
+        };
+        let current: Table = self.indexes.iter().map(|(uid, known)| (uid.clone(), lists(known))).collect();
+        let placed: BTreeSet<&NodeId> = current.values().flatten().flatten().collect();
+        for (node, (since, state)) in &self.gone {
+            if state.as_ref().map_or(placed.contains(node), fits) {
+                let lost = since.elapsed() >= settings.placement_grace;
+                let standing = if lost { Standing::Lost } else { Standing::Away };
+                let zone = state.as_ref().and_then(|state| state.zone.clone());
+                candidates.push(Candidate { node: node.clone(), zone, standing });
+            }
+        }
+        if candidates.is_empty() {
+            return current;
+        }
+        // Owners apart from leaves that serve are a wish: when none are left,
+        // those that serve own.
+        if role == OWN && candidates.iter().all(|candidate| candidate.standing == Standing::Lost) {
+            return Table::new();
+        }
+        let copies = |definition: &Definition| match role {
+            SERVE => definition.copies,
+            _ => OWNERS_APART,
+        };
+        let wanted: Vec<Wanted> = self
+            .indexes
+            .iter()
+            .map(|(uid, known)| Wanted {
+                uid: uid.clone(),
+                shards: known.definition.shards,
+                copies: copies(&known.definition),
+            })
+            .collect();
+        let serves = |uid: &IndexUid, shard: ShardId, node: &NodeId| self.serves(uid, shard, node);
+        placement::next(&current, &wanted, &candidates, &serves, &settings.policy)
+    }
+
+    /// What the replicas of an index serve, and how many keep up.
+    fn replicas(&mut self, uid: &IndexUid, lag_max: Duration) -> BTreeMap<ShardId, Replicas> {
+        let Some(known) = self.indexes.get(uid) else { return BTreeMap::new() };
+        let mut all = BTreeMap::new();
+        for (shard, (nodes, entry)) in (0..).zip(known.placement.serve.iter().zip(&known.cut.entries)) {
+            let shard = ShardId(shard);
+            let key = (uid.clone(), shard);
+            let held: Vec<(&NodeId, &Held)> = nodes
+                .iter()
+                .filter(|node| self.nodes.contains_key(*node))
+                .filter_map(|node| Some((node, self.held.get(node)?.get(&key)?)))
+                .collect();
+            let newest = |held: &Held| held.generations.last().map(|at| at.generation);
+            let best = held.iter().filter_map(|(_, held)| newest(held)).max();
+            let mut replicas = Replicas::default();
+            for (node, held) in held {
+                let place = (uid.clone(), shard, node.clone());
+                let lagging = if newest(held) < best {
+                    self.behind.entry(place).or_insert_with(Instant::now).elapsed() > lag_max
+                } else {
+                    self.behind.remove(&place);
+                    false
+                };
+                replicas.keeping_up += u32::from(!lagging);
+                let newer = held.generations.iter().filter(|at| at.generation > entry.generation);
+                replicas.serving.extend(newer.map(|at| ReplicaState {
+                    node: node.clone(),
+                    generation: at.generation,
+                    seq: at.seq,
+                    documents: at.documents,
+                }));
+            }
+            all.insert(shard, replicas);
+        }
+        let nodes = &self.nodes;
+        self.behind.retain(|(_, _, node), _| nodes.contains_key(node));
+        all
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use model::ids::{Generation, Seq};
     use model::schema::Schema;
-    use proto::controller::Controller as _;
+    use proto::controller::{Controller as _, Served};
     use tokio::sync::watch;
 
     use super::*;
@@ -296,13 +610,23 @@ mod tests {
     async fn world() -> World {
         let (store, node) = (Store::memory(), NodeId("a".into()));
         let coordinator: Arc<dyn Coordinator> = Arc::new(crate::Embedded::new());
-        let state = NodeState { node: node.clone(), roles: vec!["leaf".to_owned()], public: None };
-        crate::Membership::join(coordinator.clone(), &state).await.unwrap();
+        let state = NodeState {
+            node: node.clone(),
+            roles: vec![OWN.to_owned(), SERVE.to_owned()],
+            public: None,
+            internal: None,
+            zone: None,
+            draining: false,
+        };
+        let membership = crate::Membership::new(coordinator.clone(), state, crate::membership::LEASE_DEFAULT);
+        let clock = Clock::manual(0);
         let (controller, reports) =
-            Controller::new(node, coordinator.clone(), store.clone(), Clock::manual(0));
+            Controller::new(node, coordinator.clone(), store.clone(), clock, Settings::default());
         let (keeper, view) = Keeper::new(coordinator.clone(), store.clone());
         let token = CancellationToken::new();
         let scope = runtime::TaskScope::new(&runtime::Shutdown::new());
+        let stop = token.clone();
+        scope.spawn("membership", runtime::OnError::Log, |_| membership.run(stop));
         let stop = token.clone();
         scope.spawn("controller", runtime::OnError::Log, |_| controller.run(stop));
         let stop = token.clone();
@@ -334,8 +658,14 @@ mod tests {
 
         async fn report(&self, uid: &IndexUid, shard: u32, generation: u64) {
             let (generation, seq) = (Generation(generation), Seq(generation));
-            let opened = Opened { uid: uid.clone(), shard: ShardId(shard), generation, seq, documents: 1 };
-            self.reports.report(&NodeId("a".into()), vec![opened]).await.unwrap();
+            let held = Held {
+                uid: uid.clone(),
+                shard: ShardId(shard),
+                owned: true,
+                generations: vec![Served { generation, seq, documents: 1 }],
+            };
+            let report = Report { node: NodeId("a".into()), complete: false, shards: vec![held] };
+            self.reports.report(report).await.unwrap();
         }
     }
 

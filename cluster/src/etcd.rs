@@ -28,7 +28,7 @@ use generated::kv_client::KvClient;
 use generated::lease_client::LeaseClient;
 use generated::watch_client::WatchClient;
 
-#[expect(unreachable_pub, clippy::allow_attributes, reason = "generated code")]
+#[expect(unreachable_pub, reason = "generated code")]
 mod generated {
     tonic::include_proto!("etcdserverpb");
 }
@@ -128,8 +128,7 @@ impl Etcd {
     /// Turns to another member after a failure of `at`.
     fn turn_from(&self, at: usize) {
         let next = (at + 1) % self.members.len();
-        let _someone_else_did =
-            self.current.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
+        let _someone_else_did = self.current.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Calls one member.
@@ -246,12 +245,8 @@ impl Coordinator for Etcd {
         let mut at = 0;
         let mut entries = Vec::new();
         loop {
-            let request = generated::RangeRequest {
-                key,
-                range_end: range_end.clone(),
-                limit: PAGE_KEYS,
-                revision: at,
-            };
+            let request =
+                generated::RangeRequest { key, range_end: range_end.clone(), limit: PAGE_KEYS, revision: at };
             let page = self.range(request).await?;
             // Further pages are of the same moment.
             at = if at == 0 { revision(page.header.as_ref()) } else { at };
@@ -279,7 +274,7 @@ impl Coordinator for Etcd {
         let txn = generated::TxnRequest {
             compare: conditions.filter_map(|(key, expect)| expects(key, expect)).collect(),
             success: vec![generated::RequestOp {
-                request: Some(generated::request_op::Request::RequestPut(request)),
+                request: Some(generated::request_op::Request::Put(request)),
             }],
         };
         let answer = self.txn(txn).await?;
@@ -292,13 +287,13 @@ impl Coordinator for Etcd {
         let txn = generated::TxnRequest {
             compare: expects(key, expect).into_iter().collect(),
             success: vec![generated::RequestOp {
-                request: Some(generated::request_op::Request::RequestDeleteRange(request)),
+                request: Some(generated::request_op::Request::DeleteRange(request)),
             }],
         };
         let answer = self.txn(txn).await?;
         let deleted = answer.responses.into_iter().any(|op| {
-            use generated::response_op::Response::ResponseDeleteRange;
-            matches!(op.response, Some(ResponseDeleteRange(range)) if range.deleted > 0)
+            use generated::response_op::Response::DeleteRange;
+            matches!(op.response, Some(DeleteRange(range)) if range.deleted > 0)
         });
         Ok(answer.succeeded && deleted)
     }
@@ -408,7 +403,8 @@ impl Watching {
         let requests = tokio_stream::StreamExt::chain(tokio_stream::once(request), tokio_stream::pending());
         let mut client = WatchClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
         let opened = tokio::time::timeout(CALL_WITHIN, client.watch(requests)).await;
-        let mut answers = opened.map_err(|_| Status::deadline_exceeded("no answer to a watch"))??.into_inner();
+        let mut answers =
+            opened.map_err(|_| Status::deadline_exceeded("no answer to a watch"))??.into_inner();
         let mut created = false;
         loop {
             let answer = if created {

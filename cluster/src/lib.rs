@@ -8,6 +8,7 @@
 pub mod conformance;
 pub mod controller;
 pub mod coordinator;
+pub mod directory;
 pub mod embedded;
 pub mod etcd;
 pub mod keys;
@@ -18,7 +19,8 @@ pub mod view;
 
 pub use controller::Controller;
 pub use coordinator::Coordinator;
+pub use directory::Directory;
 pub use embedded::Embedded;
 pub use etcd::Etcd;
 pub use membership::Membership;
-pub use view::{Index, Keeper, Names, Registry, View, from_store};
+pub use view::{Index, Keeper, Names, Placement, Registry, View, from_store};

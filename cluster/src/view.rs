@@ -1,29 +1,49 @@
 //! The cluster as one node sees it, kept current.
 //!
+//! ```text
+//! watch everything ─► mirror of the keys ─► what changed ─► the next view
+//! ```
+//!
 //! **Invariant:** a view is a hint about who can answer, never about what is
 //! true: cuts and definitions in it are immutable objects of the store. While
 //! the coordinator is out of reach it freezes, and reads go on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use model::cut::Cut;
-use model::ids::{CutNumber, DefinitionNumber, Generation, IndexName, IndexUid, NodeId, ShardId};
+use model::ids::{DefinitionNumber, Generation, IndexName, IndexUid, NodeId, ShardId};
 use model::settings::Definition;
 use proto::Error;
-use proto::admin::{IndexInfo, NodeState};
+use proto::admin::{IndexInfo, NodeState, OWN};
 use proto::leaf::ShardAt;
 use runtime::CancellationToken;
+use serde::{Deserialize, Serialize};
 use store::Store;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::coordinator::{Coordinator, Expect, Put};
+use crate::coordinator::{Coordinator, Entry, Event, Expect, Put, Revision};
 use crate::keys;
 
-/// Between attempts to reach a coordinator that does not answer.
+/// Between attempts to reach a coordinator or a store that does not answer.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// How long the address of a node that is gone is remembered: its lease may
+/// have lapsed while it goes on serving.
+const DEPARTED_KEPT: Duration = Duration::from_secs(60);
+
+/// Where the shards of an index shall be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// For each shard the leaves that serve it, in order of preference.
+    pub serve: Vec<Vec<NodeId>>,
+    /// For each shard the leaves that own it and do not serve, in order of
+    /// preference; empty where leaves do both.
+    #[serde(default)]
+    pub own: Vec<Vec<NodeId>>,
+}
 
 /// The cluster as this node sees it.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +57,32 @@ pub struct View {
     pub indexes: BTreeMap<IndexName, Arc<Index>>,
     /// The live nodes.
     pub nodes: Vec<NodeState>,
+    /// Nodes that were live a moment ago.
+    pub departed: Vec<NodeState>,
+    /// The elected controller, and its election.
+    pub controller: Option<(NodeId, Revision)>,
+}
+
+impl View {
+    /// A live node.
+    #[must_use]
+    pub fn live(&self, node: &NodeId) -> Option<&NodeState> {
+        self.nodes.iter().find(|state| state.node == *node)
+    }
+
+    /// A node that is live, or was a moment ago.
+    #[must_use]
+    pub fn known_node(&self, node: &NodeId) -> Option<&NodeState> {
+        self.live(node).or_else(|| self.departed.iter().find(|state| state.node == *node))
+    }
+
+    /// The leaf that should own a shard: the first live one that can and is
+    /// not leaving.
+    #[must_use]
+    pub fn should_own(&self, index: &Index, shard: ShardId) -> Option<&NodeState> {
+        let can = |state: &&NodeState| state.is(OWN) && !state.draining;
+        index.candidates(shard).iter().filter_map(|node| self.live(node)).find(can)
+    }
 }
 
 /// One index as this node sees it.
@@ -54,8 +100,8 @@ pub struct Index {
     pub cut: Arc<Cut>,
     /// Who takes each shard's writes.
     pub owners: Vec<Option<NodeId>>,
-    /// Who serves each shard, in order of preference; the first owns it.
-    pub holders: Vec<Vec<NodeId>>,
+    /// Who shall serve each shard, live or not.
+    pub placement: Arc<Placement>,
 }
 
 impl Index {
@@ -72,6 +118,27 @@ impl Index {
             .iter()
             .zip(0..)
             .map(|(entry, shard)| ShardAt { shard: ShardId(shard), generation: entry.generation })
+    }
+
+    /// Who shall serve a shard, in order of preference.
+    #[must_use]
+    pub fn holders(&self, shard: ShardId) -> &[NodeId] {
+        self.placement.serve.get(shard.0 as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// Who may own a shard, in order of preference.
+    #[must_use]
+    pub fn candidates(&self, shard: ShardId) -> &[NodeId] {
+        match self.placement.own.get(shard.0 as usize) {
+            Some(own) if !own.is_empty() => own,
+            _ => self.holders(shard),
+        }
+    }
+
+    /// Whether `node` has anything to do with a shard.
+    #[must_use]
+    pub fn places(&self, shard: ShardId, node: &NodeId) -> bool {
+        self.holders(shard).contains(node) || self.candidates(shard).contains(node)
     }
 
     /// The index as people see it.
@@ -134,6 +201,35 @@ pub struct Keeper {
     coordinator: Arc<dyn Coordinator>,
     store: Store,
     view: watch::Sender<Arc<View>>,
+    mirror: BTreeMap<String, Entry>,
+    /// Each index's creation, by name, as the coordinator has it.
+    names: BTreeMap<IndexName, IndexUid>,
+    /// Indexes that could not be read.
+    pending: BTreeSet<IndexUid>,
+    departed: Vec<(NodeState, Instant)>,
+}
+
+/// What of a view has to be made anew.
+#[derive(Default)]
+struct Changed {
+    nodes: bool,
+    names: bool,
+    indexes: BTreeSet<IndexUid>,
+}
+
+impl Changed {
+    fn note(&mut self, key: &str) {
+        if key.starts_with(keys::NODES) {
+            self.nodes = true;
+        } else if key.starts_with(keys::NAMES) {
+            self.names = true;
+        } else {
+            let uid = [keys::OWNERS, keys::PLACEMENT, keys::CUTS]
+                .iter()
+                .find_map(|prefix| IndexUid::parse(key.strip_prefix(prefix)?.split('/').next()?));
+            self.indexes.extend(uid);
+        }
+    }
 }
 
 impl Keeper {
@@ -141,11 +237,20 @@ impl Keeper {
     #[must_use]
     pub fn new(coordinator: Arc<dyn Coordinator>, store: Store) -> (Self, watch::Receiver<Arc<View>>) {
         let (view, receiver) = watch::channel(Arc::new(View::default()));
-        (Self { coordinator, store, view }, receiver)
+        let keeper = Self {
+            coordinator,
+            store,
+            view,
+            mirror: BTreeMap::new(),
+            names: BTreeMap::new(),
+            pending: BTreeSet::new(),
+            departed: Vec::new(),
+        };
+        (keeper, receiver)
     }
 
     /// Follows the coordinator until the token is cancelled.
-    pub async fn run(self, token: CancellationToken) {
+    pub async fn run(mut self, token: CancellationToken) {
         while !token.is_cancelled() {
             tokio::select! {
                 () = token.cancelled() => return,
@@ -160,99 +265,217 @@ impl Keeper {
         }
     }
 
-    async fn follow(&self) -> Result<(), Error> {
-        // Watch first, then list: no change falls between.
+    async fn follow(&mut self) -> Result<(), Error> {
+        // Watch first, then list: no change falls between. What the listing
+        // has already is told again, which its revision shows.
         let mut watch = self.coordinator.watch("").await?;
+        let mut changed = self.list().await?;
         loop {
-            let view = Arc::new(self.look().await?);
-            self.view.send_replace(view);
-            if watch.recv().await.is_none() {
-                return Err(Error::unavailable("the watch ended"));
-            }
+            self.look(changed).await;
+            changed = Changed::default();
+            let event = if self.pending.is_empty() {
+                watch.recv().await
+            } else {
+                // What could not be read is tried again.
+                match tokio::time::timeout(RETRY_AFTER, watch.recv()).await {
+                    Ok(event) => event,
+                    Err(_) => {
+                        changed.indexes = self.pending.clone();
+                        continue;
+                    }
+                }
+            };
+            let mut next = Some(event.ok_or_else(|| Error::unavailable("the watch ended"))?);
             // Changes come in bursts; one look serves them all.
-            while watch.try_recv().is_ok() {}
+            while let Some(event) = next {
+                match event {
+                    Event::Resync => {
+                        let listed = self.list().await?;
+                        changed.indexes.extend(listed.indexes);
+                        (changed.nodes, changed.names) = (true, true);
+                    }
+                    event => self.apply(event, &mut changed),
+                }
+                next = watch.try_recv().ok();
+            }
         }
     }
 
-    async fn look(&self) -> Result<View, Error> {
-        let known = self.coordinator.get(keys::REGISTRY).await?.is_some();
-        let mut view = View { known, ..View::default() };
-        for entry in self.coordinator.list(keys::NODES).await? {
+    fn apply(&mut self, event: Event, changed: &mut Changed) {
+        let seen = |mirror: &BTreeMap<String, Entry>, key: &str| mirror.get(key).map_or(0, |e| e.revision);
+        match event {
+            Event::Put(entry) if entry.revision > seen(&self.mirror, &entry.key) => {
+                changed.note(&entry.key);
+                self.mirror.insert(entry.key.clone(), entry);
+            }
+            Event::Delete { key, revision } if revision > seen(&self.mirror, &key) => {
+                changed.note(&key);
+                self.mirror.remove(&key);
+            }
+            _ => {}
+        }
+    }
+
+    /// Lists everything; what differs from before has changed.
+    async fn list(&mut self) -> Result<Changed, Error> {
+        let mut changed = Changed { nodes: true, names: true, ..Changed::default() };
+        let listed = self.coordinator.list("").await?;
+        let fresh: BTreeMap<String, Entry> =
+            listed.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
+        for key in self.mirror.keys().chain(fresh.keys()) {
+            if self.mirror.get(key) != fresh.get(key) {
+                changed.note(key);
+            }
+        }
+        self.mirror = fresh;
+        Ok(changed)
+    }
+
+    fn under(&self, prefix: &str) -> impl Iterator<Item = &Entry> {
+        let keys = self.mirror.range(prefix.to_owned()..);
+        let prefix = prefix.to_owned();
+        keys.take_while(move |(key, _)| key.starts_with(&prefix)).map(|(_, entry)| entry)
+    }
+
+    /// Makes the next view.
+    async fn look(&mut self, mut changed: Changed) {
+        let mut view = View::clone(&self.view.borrow());
+        view.known = self.mirror.contains_key(keys::REGISTRY);
+        view.controller = self
+            .mirror
+            .get(keys::CONTROLLER)
+            .and_then(|entry| Some((NodeId(std::str::from_utf8(&entry.value).ok()?.into()), entry.revision)));
+        if changed.nodes {
+            self.nodes(&mut view);
+        }
+        if changed.names {
+            let names = self.names();
+            for (name, uid) in &names {
+                if self.names.get(name) != Some(uid) {
+                    changed.indexes.insert(uid.clone());
+                }
+            }
+            view.indexes.retain(|name, index| names.get(name) == Some(&index.uid));
+            self.names = names;
+        }
+        self.pending.retain(|uid| self.names.values().any(|live| live == uid));
+        let names: Vec<_> = self
+            .names
+            .iter()
+            .filter(|(_, uid)| changed.indexes.contains(*uid))
+            .map(|(name, uid)| (name.clone(), uid.clone()))
+            .collect();
+        for (name, uid) in names {
+            match self.index(view.indexes.get(&name), &name, &uid).await {
+                Ok(Some(index)) => {
+                    self.pending.remove(&uid);
+                    view.indexes.insert(name, Arc::new(index));
+                }
+                // Not announced yet: a later change will tell.
+                Ok(None) => {
+                    self.pending.insert(uid);
+                }
+                Err(error) => {
+                    if self.pending.insert(uid) {
+                        tracing::error!(index = %name, %error, "an index cannot be read; it is tried again");
+                    }
+                }
+            }
+        }
+        view.pending = self.pending.len();
+        self.view.send_replace(Arc::new(view));
+    }
+
+    fn nodes(&mut self, view: &mut View) {
+        let before = std::mem::take(&mut view.nodes);
+        for entry in self.under(keys::NODES) {
             match serde_json::from_slice(&entry.value) {
                 Ok(node) => view.nodes.push(node),
                 Err(error) => tracing::error!(key = entry.key, %error, "a node's record is damaged"),
             }
         }
-        let before = self.view.borrow().clone();
-        for entry in self.coordinator.list(keys::NAMES).await? {
-            let name = entry.key.strip_prefix(keys::NAMES).map(IndexName::new);
-            let uid = std::str::from_utf8(&entry.value).ok().and_then(IndexUid::parse);
-            let (Some(Ok(name)), Some(uid)) = (name, uid) else {
-                tracing::error!(key = entry.key, "an index's record is damaged");
-                continue;
-            };
-            match self.index(&view, before.indexes.get(&name), name, uid).await {
-                Ok(Some(index)) => {
-                    view.indexes.insert(index.name.clone(), Arc::new(index));
-                }
-                // Not announced yet: a later change will tell.
-                Ok(None) => view.pending += 1,
-                Err(error) => {
-                    tracing::error!(%error, "an index cannot be read");
-                    view.pending += 1;
-                }
+        let now = Instant::now();
+        self.departed.retain(|(node, since)| {
+            view.live(&node.node).is_none() && now.duration_since(*since) < DEPARTED_KEPT
+        });
+        for node in before {
+            let known = self.departed.iter().any(|(other, _)| other.node == node.node);
+            if view.live(&node.node).is_none() && !known {
+                self.departed.push((node, now));
             }
         }
-        Ok(view)
+        view.departed = self.departed.iter().map(|(node, _)| node.clone()).collect();
+    }
+
+    fn names(&self) -> BTreeMap<IndexName, IndexUid> {
+        let mut names = BTreeMap::new();
+        for entry in self.under(keys::NAMES) {
+            let name = entry.key.strip_prefix(keys::NAMES).map(IndexName::new);
+            let uid = std::str::from_utf8(&entry.value).ok().and_then(IndexUid::parse);
+            match (name, uid) {
+                (Some(Ok(name)), Some(uid)) => {
+                    names.insert(name, uid);
+                }
+                _ => tracing::error!(key = entry.key, "an index's record is damaged"),
+            }
+        }
+        names
     }
 
     async fn index(
         &self,
-        view: &View,
         before: Option<&Arc<Index>>,
-        name: IndexName,
-        uid: IndexUid,
+        name: &IndexName,
+        uid: &IndexUid,
     ) -> Result<Option<Index>, Error> {
-        let before = before.filter(|index| index.uid == uid);
-        let (Some(cut), Some(placement)) = (
-            self.coordinator.get(&keys::cut(&uid)).await?,
-            self.coordinator.get(&keys::placement(&uid)).await?,
-        ) else {
+        let (Some(cut), Some(placement)) =
+            (self.mirror.get(&keys::cut(uid)), self.mirror.get(&keys::placement(uid)))
+        else {
             return Ok(None);
         };
-        let number = std::str::from_utf8(&cut.value).ok().and_then(|text| text.parse().ok()).map(CutNumber);
-        let number = number.ok_or_else(|| Error::internal("a cut's number is damaged"))?;
-        let placement: Vec<Vec<NodeId>> = serde_json::from_slice(&placement.value)
-            .map_err(|error| Error::internal(format!("a placement is damaged: {error}")))?;
-        let cut = match before {
-            Some(index) if index.cut.number == number => index.cut.clone(),
-            _ => match self.store.cut(&uid, number).await.map_err(|error| from_store(&error))? {
-                Some(cut) => Arc::new(cut),
-                None => return Ok(None),
-            },
-        };
-        let (definition_number, definition) = match before {
-            Some(index) if index.number == cut.definition => (index.number, index.definition.clone()),
-            _ => {
-                let newest = self.store.newest_definition(&uid).await;
-                let (number, definition) = newest.map_err(|error| from_store(&error))?;
-                (number, Arc::new(definition))
+        let damaged = |what: &str, error| Error::internal(format!("{what} of {name} is damaged: {error}"));
+        let mut cut: Arc<Cut> =
+            Arc::new(serde_json::from_slice(&cut.value).map_err(|error| damaged("the cut", error))?);
+        let placement: Placement =
+            serde_json::from_slice(&placement.value).map_err(|error| damaged("the placement", error))?;
+        let mut known = None;
+        if let Some(before) = before {
+            // A view never goes back.
+            if before.cut.number >= cut.number {
+                cut = before.cut.clone();
+            }
+            if before.number == cut.definition {
+                known = Some(before.definition.clone());
+            }
+        }
+        let definition = match known {
+            Some(definition) => definition,
+            None => {
+                let found = self.store.definition(uid, cut.definition).await;
+                let found = found.map_err(|error| from_store(&error))?;
+                Arc::new(
+                    found.ok_or_else(|| Error::internal(format!("the definition of {name} is missing")))?,
+                )
             }
         };
         let mut owners = vec![None; definition.shards as usize];
-        for entry in self.coordinator.list(&format!("{}{uid}/", keys::OWNERS)).await? {
+        for entry in self.under(&format!("{}{uid}/", keys::OWNERS)) {
             let shard = entry.key.rsplit('/').next().and_then(|shard| shard.parse::<usize>().ok());
             let slot = shard.and_then(|shard| owners.get_mut(shard));
-            if let (Some(slot), Ok(node)) = (slot, String::from_utf8(entry.value)) {
+            if let (Some(slot), Ok(node)) = (slot, std::str::from_utf8(&entry.value)) {
                 *slot = Some(NodeId(node.into()));
             }
         }
-        let live = |node: &NodeId| view.nodes.iter().any(|state| state.node == *node);
-        let holders = placement
-            .into_iter()
-            .map(|nodes| nodes.into_iter().filter(|node| live(node)).collect())
-            .collect();
-        Ok(Some(Index { name, uid, number: definition_number, definition, cut, owners, holders }))
+        let number = cut.definition;
+        Ok(Some(Index {
+            name: name.clone(),
+            uid: uid.clone(),
+            number,
+            definition,
+            cut,
+            owners,
+            placement: Arc::new(placement),
+        }))
     }
 }
 

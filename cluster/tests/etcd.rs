@@ -1,6 +1,8 @@
 //! The coordinator in a real etcd: the suite that every coordinator passes,
 //! and what only a process can do: pause, restart, forget its history.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
 use std::time::Duration;
 
 use cluster::coordinator::{Coordinator, Event, Expect, Put, Watch};

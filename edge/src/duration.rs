@@ -9,7 +9,8 @@ use serde::de::{self, Deserializer, Visitor};
 const UNITS: [(&str, f64); 5] = [("us", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3_600.0)];
 
 /// Reads a duration; `None` where the text is none.
-pub(crate) fn parse(text: &str) -> Option<Duration> {
+#[must_use]
+pub fn parse(text: &str) -> Option<Duration> {
     let split = text.find(|c: char| c.is_ascii_alphabetic())?;
     let (number, unit) = text.split_at(split);
     let plain = |c: char| c.is_ascii_digit() || c == '.';

@@ -286,7 +286,11 @@ impl Admin for Fake {
             let shard = ShardState {
                 shard: ShardId(0),
                 owner: Some(node.clone()),
-                replicas: vec![(node.clone(), Generation(3))],
+                replicas: vec![proto::admin::ReplicaState {
+                    node: node.clone(),
+                    live: true,
+                    generation: Some(Generation(3)),
+                }],
                 generation: Generation(3),
                 seq: Seq(index.seq),
                 documents: index.info.documents,
@@ -294,7 +298,15 @@ impl Admin for Fake {
             (index.info.clone(), vec![shard])
         };
         Ok(ClusterState {
-            nodes: vec![NodeState { node: node.clone(), roles: vec!["root".into()], public: None }],
+            nodes: vec![NodeState {
+                node: node.clone(),
+                roles: vec!["root".into()],
+                public: None,
+                internal: None,
+                zone: None,
+                draining: false,
+            }],
+            controller: None,
             indexes: lock(&self.indexes).values().map(shards).collect(),
         })
     }

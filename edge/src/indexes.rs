@@ -96,6 +96,7 @@ pub(crate) fn list(indexes: Vec<IndexInfo>) -> Json<Indexes> {
 #[derive(Serialize)]
 pub(crate) struct Cluster {
     nodes: Vec<proto::admin::NodeState>,
+    controller: Option<String>,
     indexes: Vec<IndexState>,
 }
 
@@ -109,28 +110,18 @@ struct IndexState {
 struct Shard {
     shard: u32,
     owner: Option<String>,
-    replicas: Vec<Replica>,
+    replicas: Vec<proto::admin::ReplicaState>,
     generation: u64,
     seq: u64,
     documents: u64,
 }
 
-#[derive(Serialize)]
-struct Replica {
-    node: String,
-    generation: u64,
-}
-
 impl From<ShardState> for Shard {
     fn from(state: ShardState) -> Self {
-        let replica = |(node, generation): (model::ids::NodeId, model::ids::Generation)| Replica {
-            node: node.to_string(),
-            generation: generation.0,
-        };
         Self {
             shard: state.shard.0,
             owner: state.owner.map(|owner| owner.to_string()),
-            replicas: state.replicas.into_iter().map(replica).collect(),
+            replicas: state.replicas,
             generation: state.generation.0,
             seq: state.seq.0,
             documents: state.documents,
@@ -143,5 +134,9 @@ pub(crate) fn cluster(state: ClusterState) -> Json<Cluster> {
         index: info.into(),
         shards: shards.into_iter().map(Into::into).collect(),
     };
-    Json(Cluster { nodes: state.nodes, indexes: state.indexes.into_iter().map(index).collect() })
+    Json(Cluster {
+        nodes: state.nodes,
+        controller: state.controller.map(|node| node.to_string()),
+        indexes: state.indexes.into_iter().map(index).collect(),
+    })
 }

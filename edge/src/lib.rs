@@ -32,6 +32,7 @@ pub mod fake;
 #[cfg(test)]
 mod tests;
 
+pub use duration::parse as parse_duration;
 pub use http::{ROUTES, Route};
 pub use metrics::describe as describe_metrics;
 pub use serve::{ServeSettings, serve};

@@ -21,6 +21,6 @@ mod node;
 mod owner;
 mod replica;
 
-pub use agent::Agent;
+pub use agent::{Agent, Settings as AgentSettings};
 pub use engine::FINGERPRINT;
 pub use node::{Assignment, Data, Leaf, Parts, Settings};

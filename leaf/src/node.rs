@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use model::ids::{DefinitionNumber, Generation, IndexUid, NodeId, Seq, ShardId};
 use model::settings::Definition;
 use model::statistics::Statistics;
-use proto::controller::Opened;
+use proto::controller::{Held, Served};
 use proto::leaf::{
     Address, Fetch, Found, LeafHit, Search, ShardAt, ShardWrite, StatisticsFrom, StatisticsRequest,
 };
@@ -95,8 +95,6 @@ pub struct Assignment {
     pub shard: ShardId,
     /// The newest definition, and its number.
     pub definition: (DefinitionNumber, Arc<Definition>),
-    /// Whether this leaf shall take its writes.
-    pub own: bool,
 }
 
 /// A leaf; clones are one leaf.
@@ -128,6 +126,8 @@ struct Ownership {
     handle: Option<Handle>,
     /// Whether replay is done and writes are taken.
     ready: bool,
+    /// Ends this ownership, after all it acknowledged is published.
+    stop: CancellationToken,
     /// After an end, when to try again.
     not_before: Option<tokio::time::Instant>,
 }
@@ -139,10 +139,12 @@ impl Leaf {
     /// When its folders cannot be made.
     pub fn new(parts: Parts, settings: Settings) -> Result<Self, Error> {
         if let Data::Folder(folder) = &settings.data {
-            // Both are rebuilt from the store; what a crash left is of no use.
+            // What was fetched is of use again, once its checksum is checked;
+            // what an owner was writing is not.
             for sub in ["serve", "scratch"] {
                 let path = folder.join(sub);
-                let made = match std::fs::remove_dir_all(&path) {
+                let gone = if sub == "scratch" { std::fs::remove_dir_all(&path) } else { Ok(()) };
+                let made = match gone {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
                     _ => std::fs::create_dir_all(&path),
                 };
@@ -170,22 +172,31 @@ impl Leaf {
         })))
     }
 
-    /// Takes up a shard: opens its newest generation, and owns it where the
-    /// assignment says so. Taking up what is held already changes nothing.
+    /// Takes up a shard: opens its newest generation. Taking up what is held
+    /// already changes nothing.
     ///
     /// # Errors
     /// When the newest generation cannot be opened.
-    pub async fn assign(&self, assignment: Assignment) -> Result<(), Error> {
-        let key = (assignment.uid.clone(), assignment.shard);
-        let known = self.shard(&key.0, key.1).ok();
-        let shard = match known {
-            Some(shard) => shard,
-            None => self.open(&assignment).await?,
-        };
-        if assignment.own {
-            self.own(&assignment, &shard);
+    pub async fn assign(&self, assignment: &Assignment) -> Result<(), Error> {
+        if self.shard(&assignment.uid, assignment.shard).is_err() {
+            self.open(assignment).await?;
         }
         Ok(())
+    }
+
+    /// Begins to take a held shard's writes, unless it does or has just
+    /// stopped.
+    pub fn own(&self, assignment: &Assignment) {
+        if let Ok(shard) = self.shard(&assignment.uid, assignment.shard) {
+            self.begin(assignment, &shard);
+        }
+    }
+
+    /// Stops taking a shard's writes, once what was acknowledged is published.
+    pub fn resign(&self, uid: &IndexUid, shard: ShardId) {
+        if let Ok(shard) = self.shard(uid, shard) {
+            shard.owner.read().unwrap_or_else(PoisonError::into_inner).stop.cancel();
+        }
     }
 
     async fn open(&self, assignment: &Assignment) -> Result<Shard, Error> {
@@ -211,7 +222,7 @@ impl Leaf {
         Ok(kept)
     }
 
-    fn own(&self, assignment: &Assignment, shard: &Shard) {
+    fn begin(&self, assignment: &Assignment, shard: &Shard) {
         let mut ownership = shard.owner.write().unwrap_or_else(PoisonError::into_inner);
         let early = ownership.not_before.is_some_and(|moment| moment > tokio::time::Instant::now());
         if ownership.handle.is_some() || early || self.0.parts.scope.token().is_cancelled() {
@@ -226,7 +237,8 @@ impl Leaf {
             refresh_interval: assignment.definition.1.refresh_interval(),
         };
         let (handle, inbox) = Handle::new(own.clone());
-        ownership.handle = Some(handle);
+        let stop = shard.stop.child_token();
+        *ownership = Ownership { handle: Some(handle), stop: stop.clone(), ..Ownership::default() };
         let state = shard.owner.clone();
         let rung = changed.clone();
         let ready = {
@@ -258,7 +270,6 @@ impl Leaf {
             opened: Arc::new(opened),
             ready: Arc::new(ready),
         };
-        let stop = shard.stop.clone();
         let name = format!("owner of {uid}/{number}");
         let label = name.clone();
         parts.scope.spawn(name, OnError::Log, move |token| async move {
@@ -331,21 +342,30 @@ impl Leaf {
         self.shard(uid, shard).is_ok_and(lock)
     }
 
-    /// What is open, newest generation by shard.
+    /// What is open, by shard: the newest cut's generation and those above it.
     #[must_use]
-    pub fn opened(&self) -> Vec<Opened> {
+    pub fn opened(&self) -> Vec<Held> {
         let shards = self.0.shards.read().unwrap_or_else(PoisonError::into_inner);
-        let newest = |shard: &Shard| {
-            let open = shard.replica.newest()?;
-            Some(Opened {
-                uid: shard.replica.uid.clone(),
-                shard: shard.replica.shard,
+        let each = |shard: &Shard| {
+            let served = |open: Arc<Open>| Served {
                 generation: open.manifest.generation,
                 seq: open.manifest.seq,
                 documents: open.manifest.documents,
-            })
+            };
+            Held {
+                uid: shard.replica.uid.clone(),
+                shard: shard.replica.shard,
+                owned: shard.owner.read().unwrap_or_else(PoisonError::into_inner).ready,
+                generations: shard.replica.current().into_iter().map(served).collect(),
+            }
         };
-        shards.values().filter_map(newest).collect()
+        shards.values().map(each).collect()
+    }
+
+    /// The newest generation of a shard that is open here.
+    #[must_use]
+    pub fn newest(&self, uid: &IndexUid, shard: ShardId) -> Option<Generation> {
+        self.shard(uid, shard).ok()?.replica.newest().map(|open| open.manifest.generation)
     }
 
     /// Waits for the next change of what is open or owned. Take the future
@@ -455,6 +475,37 @@ impl leaf::Leaf for Leaf {
 
     async fn nudge(&self, uid: &IndexUid, shard: ShardId) -> Result<(), Error> {
         self.handle(uid, shard)?.nudge()
+    }
+
+    async fn follow(&self, uid: &IndexUid, at: ShardAt, deadline: Deadline) -> Result<(), Error> {
+        let replica = self.shard(uid, at.shard)?.replica;
+        let following = async {
+            if replica.newest().is_some_and(|open| open.manifest.generation >= at.generation) {
+                return Ok(());
+            }
+            let store = &self.0.parts.store;
+            let found =
+                store.manifest(uid, at.shard, at.generation).await.map_err(|error| from_store(&error))?;
+            let manifest = match found {
+                Some(manifest) => manifest,
+                // Superseded and collected meanwhile.
+                None => store.newest_manifest(uid, at.shard).await.map_err(|error| from_store(&error))?,
+            };
+            replica.open(manifest).await?;
+            self.0.changed.notify_waiters();
+            Ok(())
+        };
+        match tokio::time::timeout_at(deadline.instant(), following).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Error::expired(format!(
+                "generation {} of shard {} could not be opened in time",
+                at.generation, at.shard
+            ))),
+        }
+    }
+
+    async fn held(&self) -> Result<Vec<Held>, Error> {
+        Ok(self.opened())
     }
 
     async fn statistics(&self, request: StatisticsRequest) -> Result<Vec<Statistics>, Error> {

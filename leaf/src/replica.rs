@@ -3,7 +3,7 @@
 //! **Invariant:** a generation, once open, answers the same until it is
 //! dropped, and it is dropped only when no kept cut names it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -22,6 +22,14 @@ const KEEP_SUPERSEDED: Duration = Duration::from_secs(70);
 /// Superseded generations kept at least, as the last cuts are.
 const KEEP_AT_LEAST: usize = 10;
 
+/// Generations above the newest cut's that are kept: while no cut can be
+/// published, owners go on.
+const KEEP_AHEAD: usize = 32;
+
+/// Generations that may be prepared and not yet served: the owner's next one,
+/// and one that is followed.
+const PREPARED_AT_ONCE: usize = 4;
+
 /// A generation, open.
 pub(crate) struct Open {
     pub(crate) snapshot: Snapshot,
@@ -39,6 +47,13 @@ pub(crate) struct Replica {
     generations: RwLock<BTreeMap<Generation, Arc<Open>>>,
     superseded: std::sync::Mutex<Vec<(Generation, Instant)>>,
     opening: tokio::sync::Mutex<()>,
+    /// Files that this process has checked.
+    checked: std::sync::Mutex<BTreeSet<String>>,
+    /// The files of generations that were prepared last: they may not be
+    /// served yet, and must not be swept.
+    prepared: std::sync::Mutex<VecDeque<Vec<String>>>,
+    /// What the newest cut names.
+    named: std::sync::Mutex<Generation>,
 }
 
 /// The engine's error as a caller's.
@@ -78,6 +93,9 @@ impl Replica {
             generations: RwLock::default(),
             superseded: std::sync::Mutex::default(),
             opening: tokio::sync::Mutex::default(),
+            checked: std::sync::Mutex::default(),
+            prepared: std::sync::Mutex::default(),
+            named: std::sync::Mutex::default(),
         })
     }
 
@@ -95,9 +113,19 @@ impl Replica {
     /// publishes.
     pub(crate) async fn prepare(&self, manifest: &Manifest) -> Result<Snapshot, Error> {
         let _one_at_a_time = self.opening.lock().await;
+        {
+            let mut prepared = lock(&self.prepared);
+            prepared.push_back(manifest.files.iter().map(|file| file.name.clone()).collect());
+            if prepared.len() > PREPARED_AT_ONCE {
+                prepared.pop_front();
+            }
+        }
         for file in &manifest.files {
-            if !self.files.contains(&file.name) {
+            let checked = |files: &BTreeSet<String>| files.contains(&file.name);
+            if !checked(&lock(&self.checked)) {
+                // What an earlier process left stays if it is right.
                 fetch(&self.store, &self.files, file).await?;
+                lock(&self.checked).insert(file.name.clone());
             }
         }
         let (mapping, files, caches) = (self.mapping.clone(), self.files.clone(), self.caches.clone());
@@ -117,10 +145,60 @@ impl Replica {
         .map_err(internal)
     }
 
+    /// Takes a file from the owner in the same process: the same disk, and
+    /// checked when it went to the store.
+    pub(crate) fn adopt(&self, scratch: &std::path::Path, file: &FileRef) {
+        let Some(folder) = &self.folder else { return };
+        let mut checked = lock(&self.checked);
+        if checked.contains(&file.name) {
+            return;
+        }
+        let to = folder.join(&file.name);
+        // What cannot be linked is fetched.
+        let linked = match std::fs::hard_link(scratch.join(&file.name), &to) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                std::fs::remove_file(&to).and_then(|()| std::fs::hard_link(scratch.join(&file.name), &to))
+            }
+            linked => linked,
+        };
+        if linked.is_ok() {
+            checked.insert(file.name.clone());
+        }
+    }
+
+    /// Where a checked file of this shard is on disk.
+    pub(crate) fn file(&self, name: &str) -> Option<PathBuf> {
+        let folder = self.folder.as_ref()?;
+        lock(&self.checked).contains(name).then(|| folder.join(name))
+    }
+
     /// Serves a prepared generation.
     pub(crate) fn serve(&self, manifest: Manifest, snapshot: Snapshot) {
         let generation = manifest.generation;
-        self.write().insert(generation, Arc::new(Open { snapshot, manifest }));
+        let named = *lock(&self.named);
+        let mut generations = self.write();
+        let first = generations.is_empty();
+        generations.insert(generation, Arc::new(Open { snapshot, manifest }));
+        let ahead: Vec<Generation> =
+            generations.range(named.next()..).map(|(generation, _)| *generation).collect();
+        let dropped = ahead.len().saturating_sub(KEEP_AHEAD);
+        for generation in &ahead[..dropped] {
+            generations.remove(generation);
+        }
+        if first || dropped > 0 {
+            self.sweep(&generations);
+        }
+    }
+
+    /// The newest cut's generation, where it is open, and all above it.
+    pub(crate) fn current(&self) -> Vec<Arc<Open>> {
+        let named = *lock(&self.named);
+        let generations = self.read();
+        let mut current: Vec<_> = generations.range(named..).map(|(_, open)| open.clone()).collect();
+        if current.is_empty() {
+            current.extend(generations.last_key_value().map(|(_, open)| open.clone()));
+        }
+        current
     }
 
     /// The open generation, or which is newest here.
@@ -147,6 +225,10 @@ impl Replica {
     /// cut names any more.
     pub(crate) fn cut_names(&self, generation: Generation) {
         let now = Instant::now();
+        {
+            let mut named = lock(&self.named);
+            *named = generation.max(*named);
+        }
         let mut superseded = self.superseded.lock().unwrap_or_else(PoisonError::into_inner);
         let mut generations = self.write();
         for older in generations.range(..generation).map(|(older, _)| *older) {
@@ -164,15 +246,23 @@ impl Replica {
         for (generation, _) in &dropped {
             generations.remove(generation);
         }
-        if dropped.is_empty() {
-            return;
+        if !dropped.is_empty() {
+            self.sweep(&generations);
         }
+    }
+
+    /// Removes files that no open generation needs.
+    fn sweep(&self, generations: &BTreeMap<Generation, Arc<Open>>) {
         let Some(folder) = &self.folder else { return };
         // Open readers keep what they mapped; the store keeps the objects.
+        let prepared = lock(&self.prepared);
         let needed: BTreeSet<&str> = generations
             .values()
             .flat_map(|open| open.manifest.files.iter().map(|file| file.name.as_str()))
+            .chain(prepared.iter().flatten().map(String::as_str))
             .collect();
+        let mut checked = lock(&self.checked);
+        checked.retain(|name| needed.contains(name.as_str()));
         let Ok(entries) = std::fs::read_dir(folder) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name();
@@ -191,6 +281,10 @@ impl Replica {
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<Generation, Arc<Open>>> {
         self.generations.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn lock<T>(of: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Brings one segment file to where the engine reads it, checksum verified.

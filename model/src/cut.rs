@@ -77,20 +77,27 @@ pub struct ReplicaState {
     pub documents: u64,
 }
 
+/// What is known of a shard's replicas.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replicas {
+    /// What they serve.
+    pub serving: Vec<ReplicaState>,
+    /// How many of them keep up: those that are there, and not so far behind
+    /// that nobody waits for them.
+    pub keeping_up: u32,
+}
+
 /// Decides the entries of the next cut: each shard moves to the newest
-/// generation that enough replicas serve. `None` when no shard moves.
+/// generation that enough replicas serve: two of several copies, or all that
+/// keep up. `None` when no shard moves.
 #[must_use]
-pub fn next(
-    current: &Cut,
-    replicas: &BTreeMap<ShardId, Vec<ReplicaState>>,
-    copies: u32,
-) -> Option<Vec<CutEntry>> {
-    let needed = usize::try_from(copies.clamp(1, READY_MIN)).unwrap_or(1);
+pub fn next(current: &Cut, replicas: &BTreeMap<ShardId, Replicas>, copies: u32) -> Option<Vec<CutEntry>> {
     let mut entries = current.entries.clone();
     let mut moved = false;
     for (shard, entry) in (0..).map(ShardId).zip(&mut entries) {
-        let states = replicas.get(&shard).map_or(&[][..], Vec::as_slice);
-        if let Some(newer) = newest_ready(entry, states, needed) {
+        let Some(Replicas { serving, keeping_up }) = replicas.get(&shard) else { continue };
+        let needed = copies.min(READY_MIN).min(*keeping_up).max(1);
+        if let Some(newer) = newest_ready(entry, serving, needed as usize) {
             *entry = newer;
             moved = true;
         }
@@ -137,6 +144,12 @@ mod tests {
         }
     }
 
+    fn serving(states: Vec<ReplicaState>) -> Replicas {
+        let nodes: BTreeSet<_> = states.iter().map(|state| state.node.clone()).collect();
+        let keeping_up = u32::try_from(nodes.len()).unwrap();
+        Replicas { serving: states, keeping_up }
+    }
+
     fn generations(entries: Option<Vec<CutEntry>>) -> Option<Vec<u64>> {
         entries.map(|entries| entries.iter().map(|entry| entry.generation.0).collect())
     }
@@ -144,8 +157,8 @@ mod tests {
     #[test]
     fn a_shard_moves_when_two_copies_serve_it_and_delays_no_other() {
         let replicas = BTreeMap::from([
-            (ShardId(0), vec![state("a", 3), state("b", 3), state("b", 4)]),
-            (ShardId(1), vec![state("a", 2), state("a", 2)]),
+            (ShardId(0), serving(vec![state("a", 3), state("b", 3), state("b", 4)])),
+            (ShardId(1), Replicas { keeping_up: 2, ..serving(vec![state("a", 2), state("a", 2)]) }),
         ]);
         assert_eq!(generations(next(&cut(&[1, 1]), &replicas, 3)), Some(vec![3, 1]));
         assert_eq!(generations(next(&cut(&[1, 1]), &replicas, 1)), Some(vec![4, 2]));
@@ -154,15 +167,23 @@ mod tests {
 
     #[test]
     fn nothing_moves_back_or_without_replicas() {
-        let replicas = BTreeMap::from([(ShardId(0), vec![state("a", 3)]), (ShardId(9), vec![])]);
+        let replicas =
+            BTreeMap::from([(ShardId(0), serving(vec![state("a", 3)])), (ShardId(9), serving(vec![]))]);
         assert_eq!(next(&cut(&[4, 1]), &replicas, 1), None);
         assert_eq!(next(&cut(&[]), &replicas, 0), None);
     }
 
     #[test]
+    fn nobody_waits_for_a_replica_that_does_not_keep_up() {
+        let lonely = Replicas { keeping_up: 1, ..serving(vec![state("a", 3), state("b", 2)]) };
+        let replicas = BTreeMap::from([(ShardId(0), lonely)]);
+        assert_eq!(generations(next(&cut(&[1]), &replicas, 2)), Some(vec![3]));
+    }
+
+    #[test]
     fn replicas_that_disagree_do_not_count_together() {
         let other = ReplicaState { documents: 99, ..state("b", 3) };
-        let replicas = BTreeMap::from([(ShardId(0), vec![state("a", 3), other])]);
+        let replicas = BTreeMap::from([(ShardId(0), serving(vec![state("a", 3), other]))]);
         assert_eq!(next(&cut(&[1]), &replicas, 2), None);
     }
 

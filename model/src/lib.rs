@@ -6,9 +6,11 @@
 //! production, property tests and simulation run the same code.
 
 pub mod analysis;
+pub mod choice;
 pub mod cut;
 pub mod gather;
 pub mod ids;
+pub mod placement;
 pub mod plan;
 pub mod query;
 pub mod schema;

@@ -128,8 +128,8 @@ pub struct ShardState {
     pub shard: ShardId,
     /// Who takes its writes, if anyone does.
     pub owner: Option<NodeId>,
-    /// Who serves it, and which generation is newest there.
-    pub replicas: Vec<(NodeId, Generation)>,
+    /// Who serves it, in order of preference.
+    pub replicas: Vec<ReplicaState>,
     /// Its generation in the newest cut.
     pub generation: Generation,
     /// The WAL record that generation contains.
@@ -138,15 +138,52 @@ pub struct ShardState {
     pub documents: u64,
 }
 
+/// A copy of a shard in the cluster's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaState {
+    /// The leaf.
+    pub node: NodeId,
+    /// Whether the leaf is there.
+    pub live: bool,
+    /// The newest generation that is open there; `None` when the leaf did not
+    /// say.
+    pub generation: Option<Generation>,
+}
+
 /// A process in the cluster's state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeState {
     /// The node.
     pub node: NodeId,
-    /// Its roles.
+    /// Its roles: `root`, `own`, `serve`.
     pub roles: Vec<String>,
     /// Its public address, where it has one.
     pub public: Option<String>,
+    /// Where other nodes reach it, where they can.
+    #[serde(default)]
+    pub internal: Option<String>,
+    /// What it shares its fate with, such as a rack: copies are spread over
+    /// zones.
+    #[serde(default)]
+    pub zone: Option<String>,
+    /// Whether it is leaving: it serves, and hands over what it owns.
+    #[serde(default)]
+    pub draining: bool,
+}
+
+/// A role that takes writes of shards.
+pub const OWN: &str = "own";
+/// A role that serves searches of shards.
+pub const SERVE: &str = "serve";
+/// A role that answers clients.
+pub const ROOT: &str = "root";
+
+impl NodeState {
+    /// Whether the node has this role.
+    #[must_use]
+    pub fn is(&self, role: &str) -> bool {
+        self.roles.iter().any(|own| own == role)
+    }
 }
 
 /// The state of the cluster.
@@ -156,6 +193,8 @@ pub struct ClusterState {
     pub nodes: Vec<NodeState>,
     /// The indexes with their shards.
     pub indexes: Vec<(IndexInfo, Vec<ShardState>)>,
+    /// The elected controller, if there is one.
+    pub controller: Option<NodeId>,
 }
 
 /// What a root does beside searching.

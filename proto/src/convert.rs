@@ -288,6 +288,9 @@ impl From<admin::ClusterState> for v1::ClusterResponse {
             node: node.node.to_string(),
             roles: node.roles,
             public: node.public,
+            internal: node.internal,
+            zone: node.zone,
+            draining: node.draining,
         };
         let shard = |shard: admin::ShardState| v1::Shard {
             shard: shard.shard.0,
@@ -295,7 +298,11 @@ impl From<admin::ClusterState> for v1::ClusterResponse {
             replicas: shard
                 .replicas
                 .iter()
-                .map(|(node, generation)| v1::Replica { node: node.to_string(), generation: generation.0 })
+                .map(|replica| v1::Replica {
+                    node: replica.node.to_string(),
+                    live: replica.live,
+                    generation: replica.generation.map(|generation| generation.0),
+                })
                 .collect(),
             generation: shard.generation.0,
             seq: shard.seq.0,
@@ -308,6 +315,7 @@ impl From<admin::ClusterState> for v1::ClusterResponse {
         Self {
             nodes: state.nodes.into_iter().map(node).collect(),
             indexes: state.indexes.into_iter().map(index).collect(),
+            controller: state.controller.map(|node| node.to_string()),
         }
     }
 }

@@ -11,6 +11,7 @@ use runtime::Deadline;
 
 use crate::Error;
 use crate::admin::Operation;
+use crate::controller::Held;
 use crate::search::{Document, LeafProfile};
 
 /// A shard at one generation.
@@ -139,9 +140,9 @@ pub trait Leaf: Send + Sync + 'static {
     /// Makes operations durable and returns the WAL record that holds them.
     ///
     /// # Errors
-    /// [`crate::Kind::Unavailable`] when this leaf does not own the shard or
-    /// refuses writes; nothing was written. [`crate::Kind::Expired`] when the
-    /// outcome is unknown.
+    /// [`crate::Kind::Gone`] when this leaf does not own the shard or cannot be
+    /// reached, [`crate::Kind::Unavailable`] when it refuses writes: nothing
+    /// was written. [`crate::Kind::Expired`] when the outcome is unknown.
     async fn write(&self, write: ShardWrite) -> Result<Seq, Error>;
 
     /// Asks the owner to commit and publish what is pending, soon.
@@ -149,6 +150,14 @@ pub trait Leaf: Send + Sync + 'static {
     /// # Errors
     /// When this leaf does not own the shard.
     async fn nudge(&self, uid: &IndexUid, shard: ShardId) -> Result<(), Error>;
+
+    /// Tells this replica that its shard's owner published a generation;
+    /// returns once it, or a newer one, is open here. Asking again is harmless.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Gone`] when this leaf does not hold the shard;
+    /// otherwise why the generation cannot be opened.
+    async fn follow(&self, uid: &IndexUid, at: ShardAt, deadline: Deadline) -> Result<(), Error>;
 
     /// Returns the statistics of each shard, in the order asked.
     ///
@@ -184,4 +193,10 @@ pub trait Leaf: Send + Sync + 'static {
         id: &str,
         deadline: Deadline,
     ) -> Result<Option<Document>, Error>;
+
+    /// Returns every shard that is held, with what is open and owned.
+    ///
+    /// # Errors
+    /// When the leaf is out of reach.
+    async fn held(&self) -> Result<Vec<Held>, Error>;
 }

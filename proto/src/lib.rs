@@ -12,6 +12,7 @@ pub mod admin;
 pub mod controller;
 pub mod convert;
 pub mod error;
+pub mod internal;
 pub mod leaf;
 pub mod search;
 pub mod status;

@@ -17,14 +17,19 @@
 
 use std::time::Duration;
 
+use model::ids::{Generation, ShardId};
 use prost::Message;
 use tonic::{Code, Status};
 
+use crate::internal::v1::Newest;
+use crate::leaf::ShardAt;
 use crate::v1::ErrorDetail;
 use crate::{Error, Kind};
 
 /// The name by which protobuf knows [`ErrorDetail`].
 const DETAIL_TYPE: &str = "type.googleapis.com/windrow.v1.ErrorDetail";
+/// The name by which protobuf knows [`Newest`].
+const NEWEST_TYPE: &str = "type.googleapis.com/windrow.internal.v1.Newest";
 
 /// Every kind.
 pub const KINDS: [Kind; 9] = [
@@ -159,11 +164,15 @@ impl From<Error> for Status {
                 .retry_after
                 .map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
         };
-        let status = RpcStatus {
-            code: code.into(),
-            message: error.message.clone(),
-            details: vec![Any { type_url: DETAIL_TYPE.into(), value: detail.encode_to_vec() }],
-        };
+        let mut details = vec![Any { type_url: DETAIL_TYPE.into(), value: detail.encode_to_vec() }];
+        if !error.newest.is_empty() {
+            let shards = error.newest.iter();
+            let shards =
+                shards.map(|(shard, generation)| ShardAt { shard: *shard, generation: *generation }.into());
+            let newest = Newest { shards: shards.collect() };
+            details.push(Any { type_url: NEWEST_TYPE.into(), value: newest.encode_to_vec() });
+        }
+        let status = RpcStatus { code: code.into(), message: error.message.clone(), details };
         Self::with_details(code, error.message, status.encode_to_vec().into())
     }
 }
@@ -171,15 +180,16 @@ impl From<Error> for Status {
 impl From<Status> for Error {
     /// A client's view: what lacks our detail has the kind of its code.
     fn from(status: Status) -> Self {
-        let detail = RpcStatus::decode(status.details())
-            .ok()
-            .and_then(|rpc| rpc.details.into_iter().find(|any| any.type_url == DETAIL_TYPE))
-            .and_then(|any| ErrorDetail::decode(any.value.as_slice()).ok())
-            .unwrap_or_default();
+        let details = RpcStatus::decode(status.details()).map(|rpc| rpc.details).unwrap_or_default();
+        let of = |name: &str| details.iter().find(|any| any.type_url == name).map(|any| any.value.as_slice());
+        let detail = of(DETAIL_TYPE).and_then(|value| ErrorDetail::decode(value).ok()).unwrap_or_default();
+        let newest = of(NEWEST_TYPE).and_then(|value| Newest::decode(value).ok()).unwrap_or_default();
         let kind = named(&detail.kind).unwrap_or_else(|| kind_of(status.code()));
         let mut error = Self::new(kind, status.message());
         error.position = detail.position.and_then(|position| usize::try_from(position).ok());
         error.retry_after = detail.retry_after_ms.map(Duration::from_millis);
+        let at = |at: crate::internal::v1::ShardAt| (ShardId(at.shard), Generation(at.generation));
+        error.newest = newest.shards.into_iter().map(at).collect();
         error
     }
 }
@@ -206,7 +216,8 @@ mod tests {
 
     #[test]
     fn an_error_survives_grpc() {
-        let error = Error::invalid("a quote is missing").at(7).retry_after(Duration::from_secs(2));
+        let mut error = Error::invalid("a quote is missing").at(7).retry_after(Duration::from_secs(2));
+        error.newest = vec![(ShardId(3), Generation(17)), (ShardId(4), Generation(2))];
         assert_eq!(Error::from(Status::from(error.clone())), error);
     }
 

@@ -1,18 +1,21 @@
 //! Indexes, single documents, the state of the cluster.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use model::ids::{Generation, IndexName, NodeId, Seq, ShardId};
+use futures::future::join_all;
+use model::ids::{Generation, IndexName, IndexUid, NodeId, ShardId};
 use model::settings::Definition;
 use model::token::Token;
-use proto::admin::{Admin, ClusterState, IndexInfo, ShardState, Write, Written};
+use proto::admin::{Admin, ClusterState, IndexInfo, ReplicaState, ShardState, Write, Written};
 use proto::search::Document;
 use proto::{Error, Kind};
 use runtime::Deadline;
 
 use crate::root::Root;
-use cluster::{Index, from_store};
+use cluster::{Index, View, from_store};
+use proto::admin::{OWN, SERVE};
 
 #[async_trait]
 impl Admin for Root {
@@ -76,17 +79,42 @@ impl Admin for Root {
 
     async fn cluster(&self) -> Result<ClusterState, Error> {
         let view = self.view();
-        let indexes = view.indexes.values().map(|index| (index.info(), shards(index))).collect();
-        Ok(ClusterState { nodes: view.nodes.clone(), indexes })
+        // What is open where: each leaf says so itself.
+        let ask = view.nodes.iter().filter(|node| node.is(OWN) || node.is(SERVE)).map(|node| async {
+            let held = self.leaf(&node.node).ok()?.held().await;
+            held.map_err(
+                |error| tracing::debug!(node = %node.node, %error, "a leaf did not say what it holds"),
+            )
+            .ok()
+            .map(|held| (node.node.clone(), held))
+        });
+        let mut open = Open::new();
+        for (node, held) in join_all(ask.collect::<Vec<_>>()).await.into_iter().flatten() {
+            for held in held {
+                if let Some(newest) = held.generations.last() {
+                    open.insert((held.uid, held.shard, node.clone()), newest.generation);
+                }
+            }
+        }
+        let indexes =
+            view.indexes.values().map(|index| (index.info(), shards(&view, index, &open))).collect();
+        let controller = view.controller.as_ref().map(|(node, _)| node.clone());
+        Ok(ClusterState { nodes: view.nodes.clone(), indexes, controller })
     }
 
     async fn ready(&self) -> Result<(), Error> {
+        if self.parts().leaving.is_cancelled() {
+            return Err(Error::unavailable("this node is leaving: use another"));
+        }
         let view = self.view();
         ready(&view)
     }
 }
 
-fn ready(view: &cluster::View) -> Result<(), Error> {
+/// The newest generation that each leaf has open.
+type Open = BTreeMap<(IndexUid, ShardId, NodeId), Generation>;
+
+fn ready(view: &View) -> Result<(), Error> {
     if !view.known || view.pending > 0 {
         return Err(Error::unavailable("the indexes are being opened: retry in a moment"));
     }
@@ -94,8 +122,10 @@ fn ready(view: &cluster::View) -> Result<(), Error> {
         let missing = |what: &str, shard: usize| {
             Err(Error::unavailable(format!("shard {shard} of {} {what} yet", index.name)))
         };
-        if let Some(shard) = index.holders.iter().position(Vec::is_empty) {
-            return missing("is not open", shard);
+        let served =
+            |shard: &u32| index.holders(ShardId(*shard)).iter().any(|node| view.live(node).is_some());
+        if let Some(shard) = (0..index.definition.shards).find(|shard| !served(shard)) {
+            return missing("is not open", shard as usize);
         }
         if let Some(shard) = index.owners.iter().position(Option::is_none) {
             return missing("has no owner", shard);
@@ -104,19 +134,21 @@ fn ready(view: &cluster::View) -> Result<(), Error> {
     Ok(())
 }
 
-fn shards(index: &Index) -> Vec<ShardState> {
+fn shards(view: &View, index: &Index, open: &Open) -> Vec<ShardState> {
     let each = |(number, entry): (u32, &model::cut::CutEntry)| {
         let at = number as usize;
-        let holders = index.holders.get(at).into_iter().flatten();
-        let replicas: Vec<(NodeId, Generation)> =
-            holders.map(|node| (node.clone(), entry.generation)).collect();
-        let seq: Seq = entry.seq;
+        let replica = |node: &NodeId| ReplicaState {
+            node: node.clone(),
+            live: view.live(node).is_some(),
+            generation: open.get(&(index.uid.clone(), ShardId(number), node.clone())).copied(),
+        };
+        let replicas = index.holders(ShardId(number)).iter().map(replica).collect();
         ShardState {
             shard: ShardId(number),
             owner: index.owners.get(at).cloned().flatten(),
             replicas,
             generation: entry.generation,
-            seq,
+            seq: entry.seq,
             documents: entry.documents,
         }
     };

@@ -11,15 +11,14 @@
 //! of `proto` and `model`.
 
 mod admin;
-mod directory;
 mod fields;
 mod gather;
 pub mod metrics;
 mod root;
+mod scatter;
 mod search;
 mod statistics;
 mod write;
 
-pub use cluster::{Index, Registry, View};
-pub use directory::Directory;
+pub use cluster::{Directory, Index, Registry, View};
 pub use root::{Parts, Root, Settings};

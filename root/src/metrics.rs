@@ -13,6 +13,14 @@ pub const RESTARTS: &str = "windrow_root_restarts_total";
 /// Calls to leaves.
 pub const LEAF_CALLS: &str = "windrow_root_leaf_calls_total";
 
+/// Answers of leaves that were so late that another was asked.
+pub const LATE: &str = "windrow_root_leaf_late_total";
+/// Shards asked of another leaf since the first one failed.
+pub const ELSEWHERE: &str = "windrow_root_leaf_elsewhere_total";
+
+/// Writes that had to look for a shard's owner again.
+pub const OWNERS_SOUGHT: &str = "windrow_root_owners_sought_total";
+
 /// Handles, made once.
 #[derive(Clone)]
 pub(crate) struct Metrics {
@@ -21,6 +29,9 @@ pub(crate) struct Metrics {
     pub(crate) seconds: Histogram,
     pub(crate) restarts: Counter,
     pub(crate) leaf_calls: Counter,
+    pub(crate) late: Counter,
+    pub(crate) owners_sought: Counter,
+    pub(crate) elsewhere: Counter,
 }
 
 impl Metrics {
@@ -30,12 +41,18 @@ impl Metrics {
         describe_histogram!(SEARCH_SECONDS, Unit::Seconds, "Time of a search at the root");
         describe_counter!(RESTARTS, Unit::Count, "Searches begun again because a generation was gone");
         describe_counter!(LEAF_CALLS, Unit::Count, "Calls to leaves");
+        describe_counter!(OWNERS_SOUGHT, Unit::Count, "Writes that looked for a shard's owner again");
+        describe_counter!(LATE, Unit::Count, "Leaf calls so late that another leaf was asked");
+        describe_counter!(ELSEWHERE, Unit::Count, "Leaf calls that failed and were made elsewhere");
         Self {
             searches: counter!(SEARCHES),
             failed: counter!(FAILED),
             seconds: histogram!(SEARCH_SECONDS),
             restarts: counter!(RESTARTS),
             leaf_calls: counter!(LEAF_CALLS),
+            late: counter!(LATE),
+            owners_sought: counter!(OWNERS_SOUGHT),
+            elsewhere: counter!(ELSEWHERE),
         }
     }
 }

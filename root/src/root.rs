@@ -8,14 +8,14 @@ use model::token::Token;
 use proto::leaf::Leaf;
 use proto::search::Request;
 use proto::{Error, leaf};
-use runtime::Deadline;
+use runtime::{CancellationToken, Deadline};
 use store::Store;
 use tokio::sync::watch;
 
-use crate::directory::Directory;
 use crate::metrics::Metrics;
+use crate::scatter::Memory;
 use crate::statistics::Known;
-use cluster::{Index, Registry, View, from_store};
+use cluster::{Directory, Index, Registry, View, from_store};
 
 /// What a root is told.
 #[derive(Clone, Debug)]
@@ -25,11 +25,21 @@ pub struct Settings {
     pub inferred_from: usize,
     /// How long a write waits for a shard to have an owner.
     pub owner_within: Duration,
+    /// How long a leaf may take before another replica is asked too.
+    pub attempt_timeout: Duration,
+    /// How long a search whose generation is gone is begun again: a new cut, or
+    /// a replica that catches up, takes a part of a second.
+    pub restart_within: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { inferred_from: 1_000, owner_within: Duration::from_secs(10) }
+        Self {
+            inferred_from: 1_000,
+            owner_within: Duration::from_secs(10),
+            attempt_timeout: Duration::from_millis(500),
+            restart_within: Duration::from_secs(3),
+        }
     }
 }
 
@@ -44,6 +54,8 @@ pub struct Parts {
     pub registry: Arc<dyn Registry>,
     /// The leaves.
     pub leaves: Directory,
+    /// Cancelled when this node is leaving: it is not ready then.
+    pub leaving: CancellationToken,
 }
 
 /// A root; clones are one root.
@@ -55,13 +67,20 @@ struct Inner {
     settings: Settings,
     metrics: Metrics,
     known: Known,
+    memory: Memory,
 }
 
 impl Root {
     /// Makes a root.
     #[must_use]
     pub fn new(parts: Parts, settings: Settings) -> Self {
-        Self(Arc::new(Inner { parts, settings, metrics: Metrics::new(), known: Known::default() }))
+        Self(Arc::new(Inner {
+            parts,
+            settings,
+            metrics: Metrics::new(),
+            known: Known::default(),
+            memory: Memory::default(),
+        }))
     }
 
     pub(crate) fn parts(&self) -> &Parts {
@@ -80,12 +99,23 @@ impl Root {
         &self.0.known
     }
 
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.0.memory
+    }
+
+    /// Waits for the view to change, at most this long.
+    pub(crate) async fn next_view(&self, within: Duration) {
+        let mut view = self.0.parts.view.clone();
+        view.mark_unchanged();
+        let _either = tokio::time::timeout(within, view.changed()).await;
+    }
+
     pub(crate) fn view(&self) -> Arc<View> {
         self.0.parts.view.borrow().clone()
     }
 
     pub(crate) fn leaf(&self, node: &NodeId) -> Result<Arc<dyn Leaf>, Error> {
-        self.0.parts.leaves.get(node)
+        self.0.parts.leaves.leaf(node)
     }
 
     /// The index of this name.

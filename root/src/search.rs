@@ -1,10 +1,10 @@
 //! One search: plan, scatter, gather, fetch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::future::try_join_all;
+use futures::FutureExt;
 use model::gather::{Count, Relation, Total};
 use model::ids::NodeId;
 use model::plan::{self, Node};
@@ -16,14 +16,13 @@ use runtime::Deadline;
 use tokio::time::Instant;
 
 use crate::root::Root;
+use crate::scatter::Question;
 use crate::{fields, gather, statistics};
-use cluster::Index;
+use cluster::{Index, View};
 
-/// The shards that one leaf is asked for.
-struct Group {
-    leaf: Arc<dyn Leaf>,
-    shards: Vec<ShardAt>,
-}
+/// Between attempts at a search whose generation was gone, unless the view
+/// moves sooner.
+const RESTART_AFTER: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Phases and their times, kept where a profile is wanted.
 struct Phases {
@@ -52,14 +51,18 @@ impl proto::search::Search for Root {
         let started = Instant::now();
         let metrics = self.metrics();
         let mut answer = self.attempt(&request, started).await;
-        // A leaf has dropped a generation that this root still read: the whole
-        // query starts again, from statistics, on the newest cut. Once.
-        if answer.as_ref().is_err_and(|error| error.kind == Kind::Gone) && request.at.is_none() {
+        // A leaf has dropped a generation that this root still read, or has not
+        // come to it yet: the whole query starts again, from statistics, on the
+        // newest cut.
+        let until = request.deadline.sooner(Deadline::at(started + self.settings().restart_within));
+        while answer.as_ref().is_err_and(|error| error.kind == Kind::Gone) && request.at.is_none() {
+            if until.expired() {
+                answer = answer.map_err(|error| Error::unavailable(format!("{}: retry", error.message)));
+                break;
+            }
+            self.next_view(RESTART_AFTER).await;
             metrics.restarts.increment(1);
-            answer = self.attempt(&request, started).await.map_err(|error| match error.kind {
-                Kind::Gone => Error::unavailable(format!("{}: retry", error.message)),
-                _ => error,
-            });
+            answer = self.attempt(&request, started).await;
         }
         metrics.searches.increment(1);
         metrics.seconds.record(started.elapsed().as_secs_f64());
@@ -91,38 +94,59 @@ impl Root {
         let filter = request.filter.as_ref().map(|filter| bind(filter, plan::bind_filter)).transpose()?;
         phases.end("bind");
 
-        let groups = self.choose(&pinned)?;
-        let statistics = if groups.len() == 1 {
-            StatisticsFrom::TheseShards
-        } else {
-            let gathered = self.statistics(&pinned, &groups, &query, request.deadline).await?;
-            StatisticsFrom::Given(Arc::new(gathered))
-        };
-        phases.end("statistics");
-
         let sourced = request.fields.as_ref().is_none_or(|fields| !fields.is_empty());
-        // Where one leaf holds everything its hits are the answer's, so their
-        // documents come along; an id alone costs as much as the document.
-        let inline_from = (groups.len() == 1).then_some(request.offset);
-        let search = |group: &Group| Search {
+        let view = self.view();
+        let all: Vec<ShardAt> = pinned.shards().collect();
+        let search = |statistics: StatisticsFrom, shards: Vec<ShardAt>, inline_from: Option<usize>| Search {
             uid: pinned.uid.clone(),
-            shards: group.shards.clone(),
+            shards,
             query: query.clone(),
             filter: filter.clone(),
-            statistics: statistics.clone(),
+            statistics,
             limit: reach,
             count: request.count,
             inline_from,
             deadline: request.deadline,
             profile: request.profile,
         };
-        self.metrics().leaf_calls.increment(groups.len() as u64);
-        let found = match groups.as_slice() {
-            [only] => vec![only.leaf.search(search(only)).await?],
-            groups => try_join_all(groups.iter().map(|group| group.leaf.search(search(group)))).await?,
+        // Where one leaf holds everything it counts for itself, and its hits
+        // are the answer's, so their documents come along: an id alone costs as
+        // much as the document.
+        let alone = self.cover(&view, &pinned, &all, &BTreeSet::new())?.len() == 1;
+        let mut parts = None;
+        if alone {
+            let call = |leaf: Arc<dyn Leaf>, shards| {
+                let search = search(StatisticsFrom::TheseShards, shards, Some(request.offset));
+                async move { leaf.search(search).await }.boxed()
+            };
+            let question = Question { root: self, view: &view, pinned: &pinned, call: &call, whole: true };
+            match question.ask(all.clone()).await {
+                Ok(whole) => parts = Some(whole),
+                // Others hold its shards, but none holds all.
+                Err(error) if error.kind == Kind::Unavailable && !request.deadline.expired() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let parts = match parts {
+            Some(parts) => parts,
+            None => {
+                let gathered = self.statistics(&view, &pinned, &query, request.deadline).await?;
+                phases.end("statistics");
+                let statistics = StatisticsFrom::Given(Arc::new(gathered));
+                let call = |leaf: Arc<dyn Leaf>, shards| {
+                    let search = search(statistics.clone(), shards, None);
+                    async move { leaf.search(search).await }.boxed()
+                };
+                let question =
+                    Question { root: self, view: &view, pinned: &pinned, call: &call, whole: false };
+                question.ask(all).await?
+            }
         };
         phases.end("search");
 
+        let asked: Vec<(NodeId, Vec<ShardAt>)> =
+            parts.iter().map(|part| (part.node.clone(), part.shards.clone())).collect();
+        let found: Vec<Found> = parts.into_iter().map(|part| part.answer).collect();
         let total = total(&found, request.count);
         let mut leaves = Vec::new();
         let mut lists = Vec::with_capacity(found.len());
@@ -132,7 +156,7 @@ impl Root {
         }
         let hits = gather::merge(lists, reach);
         phases.end("gather");
-        let mut page = self.documents(&pinned, hits, request, &groups).await?;
+        let mut page = self.documents(&view, &pinned, hits, request, &asked).await?;
         phases.end("fetch");
         for hit in &mut page {
             if let Some(fields) = &request.fields {
@@ -153,25 +177,12 @@ impl Root {
         })
     }
 
-    /// Picks a replica for each shard and groups the shards by leaf.
-    fn choose(&self, pinned: &Index) -> Result<Vec<Group>, Error> {
-        let mut groups: BTreeMap<&NodeId, Vec<ShardAt>> = BTreeMap::new();
-        for (at, holders) in pinned.shards().zip(pinned.holders.iter()) {
-            let node = holders.first().ok_or_else(|| {
-                Error::unavailable(format!("no live leaf holds shard {}: retry", at.shard))
-                    .retry_after(std::time::Duration::from_secs(1))
-            })?;
-            groups.entry(node).or_default().push(at);
-        }
-        groups.into_iter().map(|(node, shards)| Ok(Group { leaf: self.leaf(node)?, shards })).collect()
-    }
-
     /// Sums the statistics of the query's terms over the cut, asking leaves
     /// for what is not known yet.
     async fn statistics(
         &self,
+        view: &View,
         pinned: &Index,
-        groups: &[Group],
         query: &Node,
         deadline: Deadline,
     ) -> Result<Statistics, Error> {
@@ -181,22 +192,16 @@ impl Root {
             Ok(sum) => return Ok(sum),
             Err(unknown) => unknown,
         };
-        let ask = groups.iter().filter_map(|group| {
-            let shards: Vec<ShardAt> =
-                group.shards.iter().filter(|at| unknown.contains(&at.shard)).copied().collect();
-            let request = StatisticsRequest {
-                uid: pinned.uid.clone(),
-                shards: shards.clone(),
-                terms: terms.clone(),
-                deadline,
-            };
-            let leaf = group.leaf.clone();
-            (!shards.is_empty())
-                .then_some(async move { Ok::<_, Error>((shards, leaf.statistics(request).await?)) })
-        });
+        let shards: Vec<ShardAt> = pinned.shards().filter(|at| unknown.contains(&at.shard)).collect();
+        let call = |leaf: Arc<dyn Leaf>, shards: Vec<ShardAt>| {
+            let request =
+                StatisticsRequest { uid: pinned.uid.clone(), shards, terms: terms.clone(), deadline };
+            async move { leaf.statistics(request).await }.boxed()
+        };
+        let question = Question { root: self, view, pinned, call: &call, whole: false };
         let mut sum = Statistics::default();
-        for (shards, counted) in try_join_all(ask).await? {
-            for (at, counted) in shards.iter().zip(counted) {
+        for part in question.ask(shards).await? {
+            for (at, counted) in part.shards.iter().zip(part.answer) {
                 if let Some(more) = counted.frequencies.values().find(|df| **df > counted.documents) {
                     return Err(Error::internal(format!(
                         "shard {} counts a term in {more} of {} documents",
@@ -219,32 +224,45 @@ impl Root {
     /// Fetches the documents of the page, and orders what ties.
     async fn documents(
         &self,
+        view: &View,
         pinned: &Index,
         mut hits: Vec<LeafHit>,
         request: &Request,
-        groups: &[Group],
+        asked: &[(NodeId, Vec<ShardAt>)],
     ) -> Result<Vec<Hit>, Error> {
         let first = gather::first_needed(&hits, request.offset);
         let needed: Vec<LeafHit> = hits.drain(first..).collect();
         let mut found: Vec<Option<Document>> = needed.iter().map(|hit| hit.document.clone()).collect();
-        let calls = groups.iter().filter_map(|group| {
+        // A hit's address is the same on every replica of its generation.
+        let wanted = |shards: &[ShardAt]| {
             let mut wanted = Vec::new();
-            let mut places = Vec::new();
             for (place, hit) in needed.iter().enumerate() {
-                let at = group.shards.iter().find(|at| at.shard == hit.shard);
-                if let (Some(at), None) = (at, &found[place]) {
-                    wanted.push((*at, hit.address));
-                    places.push(place);
+                let at = shards.iter().find(|at| at.shard == hit.shard);
+                if let (Some(at), None) = (at, &hit.document) {
+                    wanted.push((place, *at, hit.address));
                 }
             }
-            let leaf = group.leaf.clone();
-            let fetch = Fetch { uid: pinned.uid.clone(), documents: wanted, deadline: request.deadline };
-            (!places.is_empty()).then_some(async move { Ok::<_, Error>((places, leaf.fetch(fetch).await?)) })
-        });
-        let calls: Vec<_> = calls.collect();
-        for (places, documents) in try_join_all(calls).await? {
-            for (place, document) in places.into_iter().zip(documents) {
-                found[place] = Some(document);
+            wanted
+        };
+        let groups: Vec<(NodeId, Vec<ShardAt>)> = asked
+            .iter()
+            .map(|(node, shards)| {
+                let shards = shards.iter().filter(|at| !wanted(&[**at]).is_empty()).copied().collect();
+                (node.clone(), shards)
+            })
+            .filter(|(_, shards): &(_, Vec<ShardAt>)| !shards.is_empty())
+            .collect();
+        if !groups.is_empty() {
+            let call = |leaf: Arc<dyn Leaf>, shards: Vec<ShardAt>| {
+                let documents = wanted(&shards).into_iter().map(|(_, at, address)| (at, address)).collect();
+                let fetch = Fetch { uid: pinned.uid.clone(), documents, deadline: request.deadline };
+                async move { leaf.fetch(fetch).await }.boxed()
+            };
+            let question = Question { root: self, view, pinned, call: &call, whole: false };
+            for part in question.ask_at(groups).await? {
+                for ((place, _, _), document) in wanted(&part.shards).into_iter().zip(part.answer) {
+                    found[place] = Some(document);
+                }
             }
         }
         let mut page: Vec<(LeafHit, Document)> = Vec::with_capacity(needed.len());
@@ -267,11 +285,18 @@ impl Root {
     ) -> Result<Option<Document>, Error> {
         let shard = model::ids::shard_of(id, pinned.definition.shards);
         let generation = pinned.generation(shard).ok_or_else(|| Error::internal("the cut lacks a shard"))?;
-        let holders = pinned.holders.get(shard.0 as usize);
-        let node = holders
-            .and_then(|holders| holders.first())
-            .ok_or_else(|| Error::unavailable(format!("no live leaf holds shard {shard}: retry")))?;
-        self.leaf(node)?.get(&pinned.uid, ShardAt { shard, generation }, id, deadline).await
+        let view = self.view();
+        let call = |leaf: Arc<dyn Leaf>, shards: Vec<ShardAt>| {
+            let (uid, id) = (pinned.uid.clone(), id.to_owned());
+            async move {
+                let at = shards.first().copied().ok_or_else(|| Error::internal("no shard was asked"))?;
+                leaf.get(&uid, at, &id, deadline).await
+            }
+            .boxed()
+        };
+        let question = Question { root: self, view: &view, pinned, call: &call, whole: true };
+        let parts = question.ask(vec![ShardAt { shard, generation }]).await?;
+        Ok(parts.into_iter().next().and_then(|part| part.answer))
     }
 }
 

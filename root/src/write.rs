@@ -21,6 +21,9 @@ use runtime::Deadline;
 use crate::root::Root;
 use cluster::Index;
 
+/// Between attempts to find a shard's owner, unless the view moves sooner.
+const OWNER_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
 /// The operations of one shard, with the lines that they came from.
 #[derive(Default)]
 struct Batch {
@@ -102,22 +105,41 @@ impl Root {
         operations: Vec<Operation>,
         deadline: Deadline,
     ) -> Result<Seq, Error> {
-        let at = shard.0 as usize;
-        let owner = match index.owners.get(at).cloned().flatten() {
-            Some(owner) => owner,
+        let patience = Deadline::after(self.settings().owner_within).sooner(less(deadline));
+        let mut last = None;
+        loop {
             // A new index, or a shard between owners: soon there is one.
-            None => {
-                let patience = Deadline::after(self.settings().owner_within).sooner(less(deadline));
-                let found =
-                    self.wait_for(patience, |view| view.indexes.get(&index.name)?.owners.get(at)?.clone());
-                found.await.ok_or_else(|| {
+            let owner = self.wait_for(patience, |view| {
+                let index = view.indexes.get(&index.name).filter(|found| found.uid == index.uid)?;
+                index.owners.get(shard.0 as usize)?.clone()
+            });
+            let Some(owner) = owner.await else {
+                return Err(last.unwrap_or_else(|| {
                     Error::unavailable(format!("shard {shard} has no owner: retry"))
                         .retry_after(Duration::from_secs(1))
-                })?
+                }));
+            };
+            let write =
+                ShardWrite { uid: index.uid.clone(), shard, operations: operations.clone(), deadline };
+            let outcome = match self.leaf(&owner) {
+                Ok(leaf) => leaf.write(write).await,
+                Err(error) => Err(Error { kind: Kind::Gone, ..error }),
+            };
+            match outcome {
+                // Nothing was written: the shard is changing hands.
+                Err(error) if error.kind == Kind::Gone => {
+                    self.metrics().owners_sought.increment(1);
+                    let error = Error::unavailable(format!("shard {shard} is changing its owner: retry"))
+                        .retry_after(error.retry_after.unwrap_or(Duration::from_secs(1)));
+                    if patience.expired() {
+                        return Err(error);
+                    }
+                    last = Some(error);
+                    self.next_view(OWNER_AGAIN_AFTER).await;
+                }
+                outcome => return outcome,
             }
-        };
-        let write = ShardWrite { uid: index.uid.clone(), shard, operations, deadline };
-        self.leaf(&owner)?.write(write).await
+        }
     }
 }
 

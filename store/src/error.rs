@@ -4,6 +4,9 @@ use std::error::Error as StdError;
 use std::io;
 use std::path::{Path as Folder, PathBuf};
 
+/// Longest reason that we pass on: two lines of a terminal.
+const LINE_CHARS_MAX: usize = 160;
+
 /// What a caller can do about an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -53,8 +56,10 @@ pub(crate) enum Cause {
     Unknown { path: String, last: String },
     #[error("the deadline passed while {0}")]
     Expired(&'static str),
-    #[error("the store failed at {path}: {source}")]
-    Store { path: String, source: object_store::Error },
+    #[error("the store failed at {path}: {why}")]
+    Store { path: String, why: String },
+    #[error("{0}")]
+    Unreachable(String),
     #[error("disk error at {}: {source}", path.display())]
     Disk { path: PathBuf, source: io::Error },
     #[error("a task of the store died: {0}")]
@@ -69,9 +74,11 @@ impl Error {
             Cause::Invalid(_) => Kind::Invalid,
             Cause::Missing { .. } | Cause::NoIndex(_) => Kind::NotFound,
             Cause::IndexExists(_) | Cause::Occupied { .. } => Kind::Conflict,
-            Cause::NoSpace { .. } | Cause::ReadOnly { .. } | Cause::Store { .. } | Cause::Disk { .. } => {
-                Kind::Unavailable
-            }
+            Cause::NoSpace { .. }
+            | Cause::ReadOnly { .. }
+            | Cause::Store { .. }
+            | Cause::Unreachable(_)
+            | Cause::Disk { .. } => Kind::Unavailable,
             Cause::Unknown { .. } => Kind::Unknown,
             Cause::Expired(_) => Kind::Expired,
             Cause::Damaged { .. } | Cause::Broken { .. } | Cause::Task(_) => Kind::Internal,
@@ -84,7 +91,7 @@ impl Error {
         path: &object_store::path::Path,
         source: object_store::Error,
     ) -> Self {
-        if let object_store::Error::NotFound { .. } = source {
+        if absent(&source) {
             return Cause::Missing { path: path.to_string() }.into();
         }
         if let (Some(root), Some(io)) = (root, io_error(&source))
@@ -92,7 +99,8 @@ impl Error {
         {
             return cause.into();
         }
-        Cause::Store { path: path.to_string(), source }.into()
+        tracing::debug!(%path, error = %source, "the store failed");
+        Self::failed(path, one_line(&source))
     }
 
     /// Turns an error of the local disk into ours.
@@ -102,6 +110,10 @@ impl Error {
             Some(cause) => cause.into(),
             None => Cause::Disk { path: path.into(), source }.into(),
         }
+    }
+
+    pub(crate) fn failed(path: &impl ToString, why: impl Into<String>) -> Self {
+        Cause::Store { path: path.to_string(), why: why.into() }.into()
     }
 
     pub(crate) fn damaged(path: &impl ToString, what: impl Into<String>) -> Self {
@@ -121,6 +133,34 @@ impl From<Cause> for Error {
     fn from(cause: Cause) -> Self {
         Self(Box::new(cause))
     }
+}
+
+/// Whether an object is not there: with its bucket gone we do not know.
+pub(crate) fn absent(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::NotFound { .. })
+        && code(&error.to_string()).is_none_or(|code| code != "NoSuchBucket")
+}
+
+/// The code of an answer of S3, such as `SlowDown`.
+pub(crate) fn code(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("<Code>")?;
+    rest.split_once("</Code>").map(|(code, _)| code)
+}
+
+/// The one thing that a long error of an object store says: S3's code, or the
+/// innermost cause.
+pub(crate) fn one_line(error: &(dyn StdError + 'static)) -> String {
+    let text = error.to_string();
+    if let Some(code) = code(&text) {
+        return code.to_owned();
+    }
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    let text = innermost.to_string();
+    let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("no reason given");
+    line.trim().trim_end_matches(':').chars().take(LINE_CHARS_MAX).collect()
 }
 
 /// The conditions of a disk that a person can end.
@@ -162,5 +202,27 @@ mod tests {
         );
         assert_eq!(error.to_string(), "no space left on /data: free some or move --data");
         assert_eq!(error.kind(), Kind::Unavailable);
+    }
+
+    fn answered(body: &str) -> object_store::Error {
+        object_store::Error::NotFound { path: "names/a/1".into(), source: body.into() }
+    }
+
+    #[test]
+    fn an_answer_of_s3_is_shortened_to_its_code() {
+        let body = "status code: 503: <?xml version=\"1.0\"?>\n<Error><Code>SlowDown</Code><Message>reduce";
+        let source = object_store::Error::Generic { store: "S3", source: body.into() };
+        let error = Error::of_store(None, &"names/a/1".into(), source);
+        assert_eq!(error.to_string(), "the store failed at names/a/1: SlowDown");
+        let endless = "long ".repeat(1_000) + "\nand more";
+        assert_eq!(one_line(&answered(&endless)).chars().count(), LINE_CHARS_MAX);
+    }
+
+    #[test]
+    fn a_missing_bucket_is_no_missing_object() {
+        let object = Error::of_store(None, &"a".into(), answered("<Code>NoSuchKey</Code>"));
+        assert_eq!(object.kind(), Kind::NotFound);
+        let bucket = Error::of_store(None, &"a".into(), answered("<Code>NoSuchBucket</Code>"));
+        assert_eq!(bucket.kind(), Kind::Unavailable);
     }
 }

@@ -9,25 +9,35 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path as Folder, PathBuf};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use object_store::path::Path;
-use object_store::{ObjectStoreExt, PutMode, WriteMultipart};
+use object_store::{GetOptions, ObjectStoreExt, PutMode, WriteMultipart};
 use tokio::io::AsyncReadExt;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use crate::error::{Cause, Error};
+use crate::error::{Cause, Error, Kind};
+use crate::log::taken;
 use crate::manifest::FileRef;
 use crate::store::Store;
 
 /// Largest file put in one request; larger ones go in parts.
 const SINGLE_PUT_BYTES_MAX: u64 = 16 << 20;
-/// Size of a part: S3 wants at least 5 MiB, and few are in memory at once.
+/// Size of a part, up or down: S3 wants at least 5 MiB, and few are in memory
+/// at once.
 const PART_BYTES: usize = 8 << 20;
-/// Parts on their way at once.
+/// Parts on their way at once, up or down: 32 MiB of memory a file.
 const PARTS_IN_FLIGHT: usize = 4;
+/// Parts that one store downloads at once, of all files: they share the link,
+/// and each is to come within a request's time. 64 MiB of memory.
+pub(crate) const DOWNLOADS_MAX: usize = 8;
+/// Longest wait for the next bytes of a download, with the store's own tries of
+/// a few seconds in it: then the caller may take the file from elsewhere.
+const STALL_MAX: Duration = Duration::from_secs(10);
 /// What one read of a file takes.
 const READ_BYTES: usize = 256 << 10;
 
@@ -94,18 +104,23 @@ impl Store {
         }
         let path = Path::from(file.path.as_str());
         let staged = staged(to);
+        // What an earlier fetch left behind is overwritten.
         let mut out =
             tokio::fs::File::create(&staged).await.map_err(|error| Error::of_disk(&staged, error))?;
-        let got = self.objects().get(&path).await.map_err(|error| self.error(&path, error))?;
-        let mut stream = got.into_stream();
+        // In parts, each a request with tries of its own: a connection that is
+        // lost after minutes costs one part and not the file.
+        let starts = (0..file.bytes.max(1)).step_by(PART_BYTES);
+        let mut parts =
+            stream::iter(starts).map(|start| self.part(&path, file, start)).buffered(PARTS_IN_FLIGHT);
         let (mut hash, mut bytes) = (Xxh3::new(), 0);
-        while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(|error| self.error(&path, error))?;
-            hash.update(&chunk);
-            bytes += chunk.len() as u64;
-            tokio::io::AsyncWriteExt::write_all(&mut out, &chunk)
-                .await
-                .map_err(|error| Error::of_disk(&staged, error))?;
+        while let Some(part) = parts.next().await {
+            for chunk in part? {
+                hash.update(&chunk);
+                bytes += chunk.len() as u64;
+                tokio::io::AsyncWriteExt::write_all(&mut out, &chunk)
+                    .await
+                    .map_err(|error| Error::of_disk(&staged, error))?;
+            }
         }
         out.sync_all().await.map_err(|error| Error::of_disk(&staged, error))?;
         drop(out);
@@ -117,6 +132,25 @@ impl Store {
                 .map_err(|error| Error::of_disk(&to, error))
         };
         spawn_blocking(rename).await.map_err(Cause::from)?
+    }
+
+    /// Gets the part of a file that begins at `start`, or all of a small file.
+    async fn part(&self, path: &Path, file: &FileRef, start: u64) -> Result<Vec<Bytes>, Error> {
+        // Taken before any clock runs: who waits for a turn has not stalled.
+        let _turn = self.downloads().acquire().await.expect("nobody closes it");
+        let stalled = |_| Error::failed(path, "the download stalled");
+        let in_store = |error| self.error(path, error);
+        let end = file.bytes.min(start + PART_BYTES as u64);
+        let range = (file.bytes > PART_BYTES as u64).then(|| (start..end).into());
+        let got = self.objects().get_opts(path, GetOptions { range, ..GetOptions::default() });
+        let got = timeout(STALL_MAX, got).await.map_err(stalled)?.map_err(in_store)?;
+        check_bytes(file, got.meta.size)?;
+        let mut stream = got.into_stream();
+        let mut chunks = Vec::new();
+        while let Some(chunk) = timeout(STALL_MAX, stream.next()).await.map_err(stalled)? {
+            chunks.push(chunk.map_err(in_store)?);
+        }
+        Ok(chunks)
     }
 
     /// Makes an object that is there durable; only a local store has work.
@@ -140,9 +174,14 @@ impl Store {
     async fn put_whole(&self, bytes: Bytes, path: &Path, file: FileRef) -> Result<FileRef, Error> {
         match self.objects().put_opts(path, bytes.into(), PutMode::Create.into()).await {
             Ok(_) => Ok(file),
-            Err(object_store::Error::AlreadyExists { .. }) => match self.get_file(&file).await {
+            Err(error) if taken(&error) => match self.get_file(&file).await {
                 Ok(_) => self.sync_object(path).await.map(|()| file),
-                Err(_) => Err(Cause::Occupied { path: file.path }.into()),
+                Err(error) => match error.kind() {
+                    Kind::Internal => Err(Cause::Occupied { path: file.path }.into()),
+                    // S3 refused one of two puts at once, and neither is there.
+                    Kind::NotFound => Err(Error::failed(path, "another put was under way")),
+                    _ => Err(error),
+                },
             },
             Err(error) => Err(self.error(path, error)),
         }
@@ -151,22 +190,32 @@ impl Store {
     // Overwrites, for S3 has no create-only multipart everywhere: a segment's
     // path is written by one owner of one epoch only, always with equal bytes.
     async fn put_parts(&self, local: &Folder, path: &Path) -> Result<(), Error> {
-        let on_disk = |error| Error::of_disk(local, error);
         let in_store = |error| self.error(path, error);
         let upload = self.objects().put_multipart(path).await.map_err(in_store)?;
         let mut upload = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
-        let mut from = tokio::fs::File::open(local).await.map_err(on_disk)?;
-        loop {
-            upload.wait_for_capacity(PARTS_IN_FLIGHT).await.map_err(in_store)?;
-            let mut part = BytesMut::with_capacity(PART_BYTES);
-            while part.len() < PART_BYTES && from.read_buf(&mut part).await.map_err(on_disk)? > 0 {}
-            if part.is_empty() {
-                break;
+        if let Err(error) = self.fill(&mut upload, local, path).await {
+            // S3 keeps, and bills, the parts of an upload that nobody ends.
+            if let Err(error) = upload.abort().await {
+                tracing::warn!(%path, %error, "failed to abort an upload: the bucket's rules must end it");
             }
-            upload.put(part.freeze());
+            return Err(error);
         }
         upload.finish().await.map_err(in_store)?;
         Ok(())
+    }
+
+    async fn fill(&self, upload: &mut WriteMultipart, local: &Folder, path: &Path) -> Result<(), Error> {
+        let on_disk = |error| Error::of_disk(local, error);
+        let mut from = tokio::fs::File::open(local).await.map_err(on_disk)?;
+        loop {
+            upload.wait_for_capacity(PARTS_IN_FLIGHT).await.map_err(|error| self.error(path, error))?;
+            let mut part = BytesMut::with_capacity(PART_BYTES);
+            while part.len() < PART_BYTES && from.read_buf(&mut part).await.map_err(on_disk)? > 0 {}
+            if part.is_empty() {
+                return Ok(());
+            }
+            upload.put(part.freeze());
+        }
     }
 }
 
@@ -249,11 +298,16 @@ fn verify(path: &Folder, file: &FileRef) -> Result<(), Error> {
 }
 
 fn check(file: &FileRef, bytes: u64, checksum: &str) -> Result<(), Error> {
-    if bytes != file.bytes {
-        return Err(Error::damaged(&file.path, format!("{bytes} bytes of {}", file.bytes)));
-    }
+    check_bytes(file, bytes)?;
     if checksum != file.checksum {
         return Err(Error::damaged(&file.path, "its checksum does not match"));
+    }
+    Ok(())
+}
+
+fn check_bytes(file: &FileRef, bytes: u64) -> Result<(), Error> {
+    if bytes != file.bytes {
+        return Err(Error::damaged(&file.path, format!("{bytes} bytes of {}", file.bytes)));
     }
     Ok(())
 }
@@ -285,4 +339,29 @@ fn staged(to: &Folder) -> PathBuf {
 fn sync_folder(path: &Folder) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     if cfg!(unix) { File::open(parent.unwrap_or(Folder::new(".")))?.sync_all() } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+    use object_store::throttle::{ThrottleConfig, ThrottledStore};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stalled_download_ends() {
+        let hour = Duration::from_secs(3_600);
+        for slow in [
+            ThrottleConfig { wait_get_per_call: hour, ..ThrottleConfig::default() },
+            ThrottleConfig { wait_get_per_byte: hour, ..ThrottleConfig::default() },
+        ] {
+            let store = Store::new(std::sync::Arc::new(ThrottledStore::new(InMemory::new(), slow)));
+            let path = Path::from("file");
+            let file = store.put_bytes_as_file(Bytes::from_static(b"bytes"), &path).await.unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let error = store.fetch_file_to(&file, &folder.path().join("file")).await.unwrap_err();
+            assert_eq!(error.to_string(), "the store failed at file: the download stalled");
+            assert_eq!(error.kind(), Kind::Unavailable);
+        }
+    }
 }

@@ -19,7 +19,7 @@ use model::ids::{CutNumber, Epoch, Generation, IndexUid, Seq, ShardId};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 
-use crate::error::Error;
+use crate::error::{Error, absent};
 use crate::manifest::Manifest;
 use crate::store::Store;
 use crate::{keys, wal};
@@ -274,7 +274,7 @@ impl Store {
         let path = keys::record(uid, shard, seq);
         match self.objects().get_range(&path, 0..PEEK_BYTES).await {
             Ok(start) => Ok(wal::is_ordinary(&start)),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) if absent(&error) => Ok(false),
             Err(error) => Err(self.error(&path, error)),
         }
     }

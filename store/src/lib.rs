@@ -2,7 +2,10 @@
 //! garbage collection.
 //!
 //! ```text
+//! Location       a folder, or a prefix of a bucket             location
 //! Store          typed objects over any object store          store, files
+//!   s3           what is particular about buckets              s3
+//!   check        asking at start-up whether it works           check
 //!   log          put-if-absent, and what its outcomes mean    log
 //!   shard        taking a shard, appending, publishing        shard
 //!   index        creating and deleting an index               index
@@ -14,6 +17,7 @@
 //! **Invariant:** numbered objects are only ever created with put-if-absent.
 //! Safety rests on that alone: not on leases, clocks or listings.
 
+mod check;
 pub mod cuts;
 pub mod definition;
 mod error;
@@ -22,15 +26,19 @@ mod frame;
 pub mod garbage;
 mod index;
 pub mod keys;
+pub mod location;
 mod log;
 pub mod manifest;
 pub mod names;
+mod s3;
 mod shard;
 mod store;
 pub mod wal;
 
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
+#[cfg(feature = "test-util")]
+pub mod moto;
 #[cfg(any(test, feature = "test-util"))]
 pub mod scripted;
 
@@ -40,8 +48,10 @@ mod rules;
 pub use error::{Error, Kind};
 pub use frame::Nonce;
 pub use index::Deletion;
+pub use location::Location;
 pub use log::Put;
 pub use manifest::{FileRef, Manifest};
+pub use s3::S3;
 pub use shard::{Appended, Ownership, Published, Replay, Take};
 pub use store::Store;
 pub use wal::{Body, Operation, Record};

@@ -14,7 +14,7 @@ use object_store::{ObjectStoreExt, PutMode};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::Deadline;
-use crate::error::{Cause, Error};
+use crate::error::{Cause, Error, absent};
 use crate::store::Store;
 
 /// Wait after a first failure: about one round trip, for most failures are one
@@ -47,8 +47,9 @@ impl Store {
         loop {
             let last = match timeout_at(deadline, self.try_put(path, &bytes)).await {
                 Ok(Ok(Some(put))) => return Ok(put),
-                // Taken, then collected as garbage before we could read it.
-                Ok(Ok(None)) => "it was deleted while it was read back".to_owned(),
+                // Taken, then collected as garbage before we could read it; or
+                // S3 refused one of two puts at once, and neither is there yet.
+                Ok(Ok(None)) => "another put was under way".to_owned(),
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "the deadline passed".to_owned(),
             };
@@ -66,12 +67,12 @@ impl Store {
         let put = self.objects().put_opts(path, bytes.clone().into(), PutMode::Create.into()).await;
         match put {
             Ok(_) => return Ok(Some(Put::Mine)),
-            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {}
+            Err(error) if taken(&error) => {}
             Err(error) => return Err(self.error(path, error)),
         }
         let found = match self.objects().get(path).await {
             Ok(found) => found.bytes().await.map_err(|error| self.error(path, error))?,
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) if absent(&error) => return Ok(None),
             Err(error) => return Err(self.error(path, error)),
         };
         // The nonce is among the bytes, so equal bytes are mine and only mine.
@@ -83,4 +84,11 @@ impl Store {
         self.sync_object(path).await?;
         Ok(Some(Put::Mine))
     }
+}
+
+/// Whether a put-if-absent was refused since somebody is or was there: 412, 304
+/// and 409 of S3 all say so. What is there tells the rest.
+pub(crate) fn taken(error: &object_store::Error) -> bool {
+    use object_store::Error::{AlreadyExists, NotModified, Precondition};
+    matches!(error, AlreadyExists { .. } | Precondition { .. } | NotModified { .. })
 }

@@ -17,12 +17,14 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use tokio::sync::Semaphore;
 
-use crate::error::Error;
+use crate::error::{Error, absent};
 use crate::frame::Nonce;
 use crate::log::Put;
 use crate::manifest::Manifest;
 use crate::names::Entry;
+use crate::s3::Bucket;
 use crate::wal::Record;
 use crate::{Deadline, cuts, definition, files, keys, names};
 
@@ -32,9 +34,21 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     objects: Arc<dyn ObjectStore>,
-    /// The folder of a store on the local disk.
-    root: Option<PathBuf>,
+    home: Home,
     draw: Draw,
+    /// One permit for each part of a file that is being downloaded.
+    downloads: Semaphore,
+}
+
+/// What lies beneath, as far as its errors and files need to know.
+#[derive(Clone)]
+pub(crate) enum Home {
+    /// A folder on the local disk.
+    Folder(PathBuf),
+    /// A bucket.
+    Bucket(Bucket),
+    /// Something else.
+    Other,
 }
 
 type Draw = Box<dyn Fn() -> u128 + Send + Sync>;
@@ -58,7 +72,7 @@ impl Store {
             .map_err(|error| Error::of_store(Some(folder), &Path::default(), error))?
             .with_fsync(true)
             .with_automatic_cleanup(false);
-        Ok(Self::build(Arc::new(objects), Some(root), Box::new(rand::random::<u128>)))
+        Ok(Self::at_home(Arc::new(objects), Home::Folder(root)))
     }
 
     /// A store in memory.
@@ -70,7 +84,7 @@ impl Store {
     /// A store over any other object store.
     #[must_use]
     pub fn new(objects: Arc<dyn ObjectStore>) -> Self {
-        Self::build(objects, None, Box::new(rand::random::<u128>))
+        Self::at_home(objects, Home::Other)
     }
 
     /// A store under a prefix of a bucket.
@@ -82,11 +96,23 @@ impl Store {
     /// The same objects with nonces and uids from `draw`, for simulation.
     #[must_use]
     pub fn drawing(&self, draw: impl Fn() -> u128 + Send + Sync + 'static) -> Self {
-        Self::build(Arc::clone(&self.0.objects), self.0.root.clone(), Box::new(draw))
+        Self::build(Arc::clone(&self.0.objects), self.0.home.clone(), Box::new(draw))
     }
 
-    fn build(objects: Arc<dyn ObjectStore>, root: Option<PathBuf>, draw: Draw) -> Self {
-        Self(Arc::new(Inner { objects, root, draw }))
+    pub(crate) fn at_home(objects: Arc<dyn ObjectStore>, home: Home) -> Self {
+        Self::build(objects, home, Box::new(rand::random::<u128>))
+    }
+
+    fn build(objects: Arc<dyn ObjectStore>, home: Home, draw: Draw) -> Self {
+        Self(Arc::new(Inner { objects, home, draw, downloads: Semaphore::new(files::DOWNLOADS_MAX) }))
+    }
+
+    pub(crate) fn downloads(&self) -> &Semaphore {
+        &self.0.downloads
+    }
+
+    pub(crate) fn home(&self) -> &Home {
+        &self.0.home
     }
 
     /// Draws a nonce for one object.
@@ -104,7 +130,10 @@ impl Store {
     /// The folder of a store on the local disk.
     #[must_use]
     pub fn root(&self) -> Option<&Folder> {
-        self.0.root.as_deref()
+        match self.home() {
+            Home::Folder(root) => Some(root),
+            Home::Bucket(_) | Home::Other => None,
+        }
     }
 
     /// The objects beneath.
@@ -122,7 +151,7 @@ impl Store {
         let read = async { self.objects().get(path).await?.bytes().await };
         match read.await {
             Ok(bytes) => Ok(Some(bytes)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) if absent(&error) => Ok(None),
             Err(error) => Err(self.error(path, error)),
         }
     }
@@ -155,7 +184,7 @@ impl Store {
     async fn exists(&self, path: &Path) -> Result<bool, Error> {
         match self.objects().head(path).await {
             Ok(_) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) if absent(&error) => Ok(false),
             Err(error) => Err(self.error(path, error)),
         }
     }
@@ -163,7 +192,8 @@ impl Store {
     /// Deletes an object; a missing one is fine.
     pub(crate) async fn delete(&self, path: &Path) -> Result<(), Error> {
         match self.objects().delete(path).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Ok(()) => Ok(()),
+            Err(error) if absent(&error) => Ok(()),
             Err(error) => Err(self.error(path, error)),
         }
     }

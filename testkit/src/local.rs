@@ -1,7 +1,8 @@
 //! A root and its leaves in one process, over an in-memory store.
 //!
-//! The roles are the real ones, called directly; what a controller would do is
-//! done here, step by step, when a test says so: no timers, no waiting.
+//! The roles are the real ones; a transport carries their calls, or none does.
+//! What a controller would do is done here, step by step, when a test says so:
+//! no timers, no waiting.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,14 +10,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
+use cluster::Placement;
 use leaf::{Assignment, Leaf};
-use model::cut::{Cut, ReplicaState};
+use model::cut::{Cut, ReplicaState, Replicas};
 use model::ids::{IndexName, IndexUid, NodeId, ShardId};
 use model::settings::Definition;
-use proto::admin::{Change, Refresh, Write, Written};
+use proto::admin::{Change, NodeState, OWN, Refresh, SERVE, Write, Written};
+use proto::controller::Served;
 use proto::leaf::Leaf as _;
 use root::{Directory, Index, Registry, Root, View};
-use runtime::{Deadline, Shutdown, TaskScope};
+use runtime::{Deadline, OnError, Shutdown, TaskScope};
 use store::Store;
 use tokio::sync::watch;
 
@@ -37,6 +40,15 @@ pub struct Local {
     scope: TaskScope,
 }
 
+/// How a root calls its leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// As the traits that they are.
+    Direct,
+    /// By gRPC over loopback.
+    Tcp,
+}
+
 struct Nobody;
 
 #[async_trait]
@@ -54,9 +66,10 @@ impl Local {
     ///
     /// # Errors
     /// When a leaf cannot be made.
-    pub fn start(store: Store, leaves: usize) -> Result<Self> {
+    pub async fn start(store: Store, leaves: usize, transport: Transport) -> Result<Self> {
         let scope = TaskScope::new(&Shutdown::new());
-        let directory = Directory::default();
+        let (view, receiver) = watch::channel(Arc::new(View { known: true, ..View::default() }));
+        let directory = Directory::new(receiver.clone());
         let mut made = Vec::new();
         for number in 0..leaves {
             let node = NodeId(format!("leaf-{number}").into());
@@ -64,15 +77,28 @@ impl Local {
             let settings =
                 leaf::Settings { threads: 1, writer_heap_bytes: 15_000_000, ..leaf::Settings::default() };
             let leaf = Leaf::new(parts, settings)?;
-            directory.insert(node, Arc::new(leaf.clone()));
+            let mut internal = None;
+            match transport {
+                Transport::Direct => directory.insert(node.clone(), Arc::new(leaf.clone())),
+                Transport::Tcp => internal = Some(listen(&leaf, &scope).await?),
+            }
             made.push(leaf);
+            let state = NodeState {
+                node,
+                roles: vec![OWN.to_owned(), SERVE.to_owned()],
+                public: None,
+                internal,
+                zone: None,
+                draining: false,
+            };
+            view.send_modify(|view| Arc::make_mut(view).nodes.push(state));
         }
-        let (view, receiver) = watch::channel(Arc::new(View { known: true, ..View::default() }));
         let parts = root::Parts {
             store: store.clone(),
             view: receiver,
             registry: Arc::new(Nobody),
             leaves: directory,
+            leaving: runtime::CancellationToken::new(),
         };
         let root = Root::new(parts, root::Settings::default());
         Ok(Self { store, root, leaves: made, view, scope })
@@ -97,9 +123,9 @@ impl Local {
                 uid: uid.clone(),
                 shard: ShardId(shard),
                 definition: (number, definition.clone()),
-                own: true,
             };
-            self.leaf(shard).assign(assignment).await?;
+            self.leaf(shard).assign(&assignment).await?;
+            self.leaf(shard).own(&assignment);
         }
         for shard in 0..shards {
             let leaf = self.leaf(shard);
@@ -119,7 +145,10 @@ impl Local {
             definition,
             cut: Arc::new(self.store.newest_cut(&uid).await?),
             owners: (0..shards).map(|shard| Some(nodes(shard))).collect(),
-            holders: (0..shards).map(|shard| vec![nodes(shard)]).collect(),
+            placement: Arc::new(Placement {
+                serve: (0..shards).map(|shard| vec![nodes(shard)]).collect(),
+                own: Vec::new(),
+            }),
         });
         self.view
             .send_modify(|view| Arc::make_mut(view).indexes.insert(name, index.clone()).map_or((), drop));
@@ -170,12 +199,15 @@ impl Local {
     }
 
     fn next_cut(&self, current: &Cut, uid: &IndexUid) -> Cut {
-        let mut replicas: BTreeMap<ShardId, Vec<ReplicaState>> = BTreeMap::new();
+        let mut replicas: BTreeMap<ShardId, Replicas> = BTreeMap::new();
         for leaf in &self.leaves {
-            for open in leaf.opened().into_iter().filter(|open| open.uid == *uid) {
-                let proto::controller::Opened { shard, generation, seq, documents, .. } = open;
-                let state = ReplicaState { node: leaf.node().clone(), generation, seq, documents };
-                replicas.entry(shard).or_default().push(state);
+            for held in leaf.opened().into_iter().filter(|held| held.uid == *uid) {
+                let known = replicas.entry(held.shard).or_default();
+                known.keeping_up += 1;
+                for Served { generation, seq, documents } in held.generations {
+                    let state = ReplicaState { node: leaf.node().clone(), generation, seq, documents };
+                    known.serving.push(state);
+                }
             }
         }
         let entries = model::cut::next(current, &replicas, 1).unwrap_or_else(|| current.entries.clone());
@@ -189,5 +221,27 @@ impl Local {
     pub async fn close(self) -> Result<()> {
         self.scope.close(Duration::from_secs(60)).await?;
         Ok(())
+    }
+}
+
+/// Serves a leaf on a free port of loopback; returns the address.
+async fn listen(leaf: &Leaf, scope: &TaskScope) -> Result<String> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?.to_string();
+    let settings = proto::internal::Settings::default();
+    let router = proto::internal::routes(Some(Arc::new(leaf.clone())), Arc::new(NoController), &settings);
+    let router = router.into_axum_router();
+    scope.spawn("internal listener", OnError::Log, |token| async move {
+        axum::serve(listener, router).with_graceful_shutdown(token.cancelled_owned()).await
+    });
+    Ok(address)
+}
+
+struct NoController;
+
+#[async_trait]
+impl proto::controller::Controller for NoController {
+    async fn report(&self, _: proto::controller::Report) -> Result<(), proto::Error> {
+        Err(proto::Error::unavailable("there is no controller here"))
     }
 }

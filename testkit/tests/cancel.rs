@@ -10,7 +10,7 @@ use model::settings::Definition;
 use proto::admin::Change;
 use proto::search::{Request, Search};
 use runtime::telemetry::Metrics;
-use testkit::local::{Local, soon};
+use testkit::local::{Local, Transport, soon};
 
 const SEARCHES: usize = 64;
 const TERMS: usize = 300;
@@ -25,7 +25,7 @@ fn metric(metrics: &Metrics, name: &str) -> f64 {
 #[tokio::test]
 async fn searches_without_clients_never_start_or_stop() -> anyhow::Result<()> {
     let metrics = Metrics::install()?;
-    let local = Local::start(store::Store::memory(), 1)?;
+    let local = Local::start(store::Store::memory(), 1, Transport::Direct).await?;
     let schema = Schema {
         fields: [("body".into(), Field::of(FieldType::Text))].into(),
         default_operator: Operator::Or,

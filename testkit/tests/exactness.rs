@@ -14,7 +14,7 @@ use model::settings::Definition;
 use proto::admin::{Admin, Change};
 use proto::search::{Request, Search};
 use testkit::generate::Generator;
-use testkit::local::{Local, soon};
+use testkit::local::{Local, Transport, soon};
 use testkit::oracle::{Expected, Oracle};
 
 /// Corpora and queries a corpus; `WINDROW_EXACT_CORPORA` runs more.
@@ -112,7 +112,9 @@ impl Corpus {
         let schema = generator.schema();
         let mut locals = Vec::new();
         for (shards, leaves) in LAYOUTS {
-            let local = Local::start(store::Store::memory(), leaves)?;
+            // Half the layouts are called as traits, half over sockets.
+            let transport = if shards % 2 == 0 { Transport::Tcp } else { Transport::Direct };
+            let local = Local::start(store::Store::memory(), leaves, transport).await?;
             let definition =
                 Definition { shards, refresh_interval_ms: 3_600_000, ..Definition::of(schema.clone()) };
             local.create("exact", definition).await?;

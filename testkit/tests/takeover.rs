@@ -45,9 +45,10 @@ impl World {
     /// Takes the shard; false when it was not to be had.
     async fn own(&self, leaf: &Leaf) -> Result<bool> {
         let definition = (model::ids::DefinitionNumber(1), self.definition.clone());
-        let assignment = Assignment { uid: self.uid.clone(), shard: SHARD, definition, own: true };
+        let assignment = Assignment { uid: self.uid.clone(), shard: SHARD, definition };
         let mut changed = Box::pin(leaf.changed());
-        leaf.assign(assignment).await?;
+        leaf.assign(&assignment).await?;
+        leaf.own(&assignment);
         while !leaf.owns(&self.uid, SHARD) {
             changed.await;
             // The second ring without ownership is its end.
@@ -68,7 +69,7 @@ impl World {
     async fn publish(&self, leaf: &Leaf, seq: Seq) -> Result<Option<Generation>> {
         loop {
             let changed = leaf.changed();
-            let newest = leaf.opened().into_iter().find(|open| open.uid == self.uid);
+            let newest = newest(leaf, &self.uid);
             if let Some(open) = newest.filter(|open| open.seq >= seq) {
                 return Ok(Some(open.generation));
             }
@@ -78,6 +79,11 @@ impl World {
             tokio::time::timeout(Duration::from_secs(60), changed).await.context("no commit in time")?;
         }
     }
+}
+
+/// The newest generation that is open.
+fn newest(leaf: &Leaf, uid: &IndexUid) -> Option<proto::controller::Served> {
+    leaf.opened().into_iter().find(|held| held.uid == *uid)?.generations.last().copied()
 }
 
 fn upsert(id: &str) -> Operation {
@@ -161,7 +167,7 @@ async fn stopped_at(n: usize, step: Step) -> Result<bool> {
     // A third reads everything back from the store alone.
     let three = world.leaf("three", &base)?;
     ensure!(world.own(&three).await?, "the third owner did not get the shard");
-    let open = three.opened().into_iter().next().context("nothing is open")?;
+    let open = newest(&three, &uid).context("nothing is open")?;
     let at = ShardAt { shard: SHARD, generation: open.generation };
     for (id, there) in &ledger.0 {
         let found = three.get(&uid, at, id, soon()).await?.is_some();

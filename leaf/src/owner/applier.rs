@@ -70,7 +70,16 @@ impl<'a> Applier<'a> {
             None => Files::memory(),
         };
         for file in &manifest.files {
-            replica::fetch(&owner.store, &files, file).await?;
+            let here = owner.replica.file(&file.name);
+            let linked = match (&files, here) {
+                (Files::Folder(folder, _), Some(here)) => {
+                    std::fs::hard_link(here, folder.join(&file.name)).is_ok()
+                }
+                _ => false,
+            };
+            if !linked {
+                replica::fetch(&owner.store, &files, file).await?;
+            }
         }
         let (mapping, heap) = ((*owner.mapping).clone(), owner.settings.heap_bytes);
         let (meta, opened) = (manifest.meta.clone(), files.clone());
@@ -200,6 +209,11 @@ impl<'a> Applier<'a> {
             ..self.manifest.clone()
         };
         self.owner.metrics.skipped.increment(manifest.skipped.saturating_sub(self.manifest.skipped));
+        if let Files::Folder(scratch, _) = &self.files {
+            for file in &manifest.files {
+                self.owner.replica.adopt(scratch, file);
+            }
+        }
         let snapshot = self.owner.replica.prepare(&manifest).await?;
         manifest.tokens = snapshot.all_tokens();
         let published = self.owner.store.publish(&manifest, Instant::now() + PATIENCE).await;

@@ -149,7 +149,8 @@ impl Handle {
 }
 
 pub(crate) fn not_owner() -> Error {
-    Error::unavailable("this leaf does not own the shard: retry").retry_after(Duration::from_millis(200))
+    Error::gone("this leaf does not own the shard: ask the one that does")
+        .retry_after(Duration::from_millis(200))
 }
 
 fn unknown() -> Error {
