@@ -13,7 +13,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("leaf", &["model", "runtime", "proto", "store", "cluster"]),
     ("root", &["model", "runtime", "proto", "store", "cluster"]),
     ("edge", &["model", "runtime", "proto"]),
-    ("testkit", &["model", "runtime", "proto", "store", "cluster", "leaf", "root"]),
+    ("testkit", &["model", "runtime", "proto", "store", "cluster", "client", "leaf", "root"]),
     ("cache", &["model", "runtime", "proto", "cluster"]),
     ("windrow", &["model", "runtime", "proto", "store", "cluster", "client", "leaf", "root", "edge"]),
 ];

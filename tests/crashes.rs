@@ -5,44 +5,16 @@
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use client::SearchRequest;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use support::Up;
+use testkit::ledger::Ledger;
 
 const ROUNDS: usize = 20;
 const IDS: u32 = 400;
-
-/// What the index must hold, by id: the version acknowledged last, or a
-/// deletion; with the versions that were sent later and may have gone in.
-#[derive(Default)]
-struct Ledger {
-    acknowledged: BTreeMap<String, Option<u64>>,
-    unknown: BTreeMap<String, BTreeSet<Option<u64>>>,
-}
-
-impl Ledger {
-    fn sent(&mut self, id: &str, version: Option<u64>) {
-        self.unknown.entry(id.to_owned()).or_default().insert(version);
-    }
-
-    fn acknowledged(&mut self, id: &str, version: Option<u64>) {
-        self.acknowledged.insert(id.to_owned(), version);
-        self.unknown.remove(id);
-    }
-
-    fn allows(&self, id: &str, found: Option<u64>) -> bool {
-        self.acknowledged.get(id).copied().unwrap_or(None) == found
-            || self.unknown.get(id).is_some_and(|versions| versions.contains(&found))
-    }
-
-    /// What is there after a restart is what counts from then on.
-    fn settle(&mut self, id: &str, found: Option<u64>) {
-        self.acknowledged(id, found);
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_survives_kill_9() {
@@ -126,12 +98,7 @@ async fn check(up: &Up, ledger: &mut Ledger, round: usize) {
     for number in 0..IDS {
         let id = format!("id-{number}");
         let version = found.get(&id).copied();
-        assert!(
-            ledger.allows(&id, version),
-            "round {round}: {id} is {version:?}, acknowledged {:?}, unknown {:?}",
-            ledger.acknowledged.get(&id),
-            ledger.unknown.get(&id)
-        );
+        assert_eq!(ledger.wrong(&id, version), None, "round {round}");
         ledger.settle(&id, version);
     }
 }
