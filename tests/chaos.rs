@@ -175,7 +175,8 @@ async fn search(world: Arc<World>, seed: u64) {
         assert!(answer.coverage.missing.is_empty() && answer.coverage.answered == answer.coverage.shards);
         world.compare(&query, &answer);
         // Another node, and with luck other replicas, at the same cut.
-        let again = order[order.len() - 1].search(INDEX, &request.at(answer.cut));
+        let request = request.at(answer.cut);
+        let again = order[order.len() - 1].search(INDEX, &request);
         if let Ok(Ok(again)) = tokio::time::timeout(TRY_WITHIN, again).await {
             world.compare(&query, &again);
         }

@@ -78,7 +78,7 @@ async fn a_watch_that_missed_a_compaction_is_told_to_list_again() {
         insist(&other, put("k/2", &n.to_string())).await;
         last = other.get("k/2").await.unwrap();
     }
-    compact(&process, last.unwrap().revision);
+    process.compact(last.unwrap().revision);
     insist(&other, put("k/3", "after")).await;
     // It hears everything, or that it missed something; then what comes after.
     loop {
@@ -97,22 +97,6 @@ async fn a_watch_that_missed_a_compaction_is_told_to_list_again() {
             break;
         }
     }
-}
-
-/// Compacts through etcd's JSON gateway.
-fn compact(process: &Process, revision: u64) {
-    use std::io::{Read, Write};
-    let body = format!("{{\"revision\":{revision},\"physical\":true}}");
-    let mut stream = std::net::TcpStream::connect(process.address()).unwrap();
-    write!(
-        stream,
-        "POST /v3/kv/compaction HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.contains("200 OK"), "{answer}");
 }
 
 #[tokio::test]

@@ -150,6 +150,16 @@ async fn stopped_at(n: usize, step: Step) -> Result<bool> {
         world.publish(&two, seq).await?.context("the second owner was stopped")?;
         let newest = base.newest_manifest(&uid, SHARD).await?;
         base.collect_shard(&newest).await?;
+        if n.is_multiple_of(2) {
+            // Several takeovers in a row: another takes it from the second.
+            let more = world.leaf("two and a half", &base)?;
+            ensure!(world.own(&more).await?, "a further owner did not get the shard");
+            let seq = world.write(&more, vec![upsert("second")]).await?;
+            world.publish(&more, seq).await?.context("the further owner was stopped")?;
+            base.collect_shard(&base.newest_manifest(&uid, SHARD).await?).await?;
+        }
+        // A put that was said to have failed lands only now, if it can.
+        let _taken = gate.land().await;
         gate.resume();
         life.await?;
         let told = told.lock().expect("nobody panics with it");
@@ -191,6 +201,11 @@ async fn every_put(step: Step) -> Result<()> {
 #[tokio::test]
 async fn an_owner_stopped_before_each_put_loses_nothing() -> Result<()> {
     every_put(Step::PauseBefore).await
+}
+
+#[tokio::test]
+async fn an_owner_whose_put_lands_late_loses_nothing() -> Result<()> {
+    every_put(Step::FailThenLand).await
 }
 
 #[tokio::test]
