@@ -130,7 +130,7 @@ impl Replica {
         }
         let (mapping, files, caches) = (self.mapping.clone(), self.files.clone(), self.caches.clone());
         let (generation, meta, promised) = (manifest.generation, manifest.meta.clone(), manifest.documents);
-        tokio::task::spawn_blocking(move || {
+        let opened = tokio::task::spawn_blocking(move || {
             let snapshot = Snapshot::open(mapping, &files, &meta, &caches)?;
             let found = snapshot.documents;
             if found != promised {
@@ -141,8 +141,13 @@ impl Replica {
             Ok(snapshot)
         })
         .await
-        .map_err(|error| Error::internal(format!("opening a generation: {error}")))?
-        .map_err(internal)
+        .map_err(|error| Error::internal(format!("opening a generation: {error}")))?;
+        if opened.is_err() {
+            // Whatever is wrong with the files, the next attempt looks again.
+            let mut checked = lock(&self.checked);
+            checked.retain(|name| manifest.files.iter().all(|file| file.name != *name));
+        }
+        opened.map_err(internal)
     }
 
     /// Takes a file from the owner in the same process: the same disk, and

@@ -17,6 +17,9 @@ use crate::root::Root;
 use cluster::{Index, View, from_store};
 use proto::admin::{OWN, SERVE};
 
+/// How long a description waits for a node that has just started.
+const DESCRIBE_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
+
 #[async_trait]
 impl Admin for Root {
     async fn create_index(
@@ -29,11 +32,16 @@ impl Admin for Root {
     }
 
     async fn list_indexes(&self) -> Result<Vec<IndexInfo>, Error> {
-        Ok(self.view().indexes.values().map(|index| index.info()).collect())
+        let view = self.view();
+        if !view.known {
+            return Err(Error::unavailable("this node has not seen the cluster yet: retry, or use another"));
+        }
+        Ok(view.indexes.values().map(|index| index.info()).collect())
     }
 
     async fn describe_index(&self, name: &IndexName) -> Result<IndexInfo, Error> {
-        Ok(self.index(name)?.info())
+        let deadline = Deadline::after(DESCRIBE_WITHIN);
+        Ok(self.known_index(name, deadline).await?.info())
     }
 
     async fn delete_index(&self, name: &IndexName, deadline: Deadline) -> Result<(), Error> {
@@ -62,7 +70,7 @@ impl Admin for Root {
         deadline: Deadline,
     ) -> Result<Option<Document>, Error> {
         for last in [false, true] {
-            let mut index = self.index(name)?;
+            let mut index = self.known_index(name, deadline).await?;
             if let Some(token) = &token {
                 index = self.containing(name, index, token, deadline).await?;
             }

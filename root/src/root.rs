@@ -132,6 +132,30 @@ impl Root {
         })
     }
 
+    /// The index of this name, waited for while this node has not seen the
+    /// whole cluster yet: one that has just started, or whose store was away.
+    pub(crate) async fn known_index(
+        &self,
+        name: &IndexName,
+        deadline: Deadline,
+    ) -> Result<Arc<Index>, Error> {
+        let whole = |view: &View| view.known && view.pending == 0;
+        let found = self.index(name);
+        if found.is_ok() || whole(&self.view()) {
+            return found;
+        }
+        let patience = Deadline::after(self.settings().owner_within).sooner(deadline);
+        let seen =
+            self.wait_for(patience, |view| (whole(view) || view.indexes.contains_key(name)).then_some(()));
+        match seen.await {
+            Some(()) => self.index(name),
+            None => {
+                Err(Error::unavailable("this node has not seen the whole cluster yet: retry, or use another")
+                    .retry_after(Duration::from_secs(1)))
+            }
+        }
+    }
+
     /// Waits until the view satisfies `ready`.
     pub(crate) async fn wait_for<T>(
         &self,
@@ -151,7 +175,7 @@ impl Root {
     /// The state that a search reads: the newest cut, or the first that
     /// contains its token, or the one it names.
     pub(crate) async fn pin(&self, request: &Request) -> Result<Arc<Index>, Error> {
-        let mut index = self.index(&request.index)?;
+        let mut index = self.known_index(&request.index, request.deadline).await?;
         if let Some(token) = &request.token {
             index = self.containing(&request.index, index, token, request.deadline).await?;
         }

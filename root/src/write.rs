@@ -34,7 +34,7 @@ struct Batch {
 impl Root {
     pub(crate) async fn write_documents(&self, write: Write) -> Result<Written, Error> {
         let Write { index: name, lines, refresh, auto_create, deadline } = write;
-        let index = match self.index(&name) {
+        let index = match self.known_index(&name, deadline).await {
             Ok(index) => index,
             Err(error) if error.kind == Kind::NotFound && auto_create => {
                 let schema = inferred(&lines, self.settings().inferred_from)?;

@@ -102,11 +102,25 @@ impl Store {
         if there.map_err(Cause::from)?? {
             return Ok(());
         }
-        let path = Path::from(file.path.as_str());
         let staged = staged(to);
+        if let Err(error) = self.fetch_staged(file, &staged).await {
+            // On a full disk it would be in the way of everything else.
+            let _removed = tokio::fs::remove_file(&staged).await;
+            return Err(error);
+        }
+        let to = to.to_owned();
+        let rename = move || {
+            fs::rename(&staged, &to)
+                .and_then(|()| sync_folder(&to))
+                .map_err(|error| Error::of_disk(&to, error))
+        };
+        spawn_blocking(rename).await.map_err(Cause::from)?
+    }
+
+    async fn fetch_staged(&self, file: &FileRef, staged: &Folder) -> Result<(), Error> {
+        let path = Path::from(file.path.as_str());
         // What an earlier fetch left behind is overwritten.
-        let mut out =
-            tokio::fs::File::create(&staged).await.map_err(|error| Error::of_disk(&staged, error))?;
+        let mut out = tokio::fs::File::create(staged).await.map_err(|error| Error::of_disk(staged, error))?;
         // In parts, each a request with tries of its own: a connection that is
         // lost after minutes costs one part and not the file.
         let starts = (0..file.bytes.max(1)).step_by(PART_BYTES);
@@ -119,19 +133,14 @@ impl Store {
                 bytes += chunk.len() as u64;
                 tokio::io::AsyncWriteExt::write_all(&mut out, &chunk)
                     .await
-                    .map_err(|error| Error::of_disk(&staged, error))?;
+                    .map_err(|error| Error::of_disk(staged, error))?;
             }
         }
-        out.sync_all().await.map_err(|error| Error::of_disk(&staged, error))?;
-        drop(out);
-        check(file, bytes, &format!("{:032x}", hash.digest128()))?;
-        let to = to.to_owned();
-        let rename = move || {
-            fs::rename(&staged, &to)
-                .and_then(|()| sync_folder(&to))
-                .map_err(|error| Error::of_disk(&to, error))
-        };
-        spawn_blocking(rename).await.map_err(Cause::from)?
+        // A write that failed in the background is told by a flush, and by a
+        // sync it is not.
+        tokio::io::AsyncWriteExt::flush(&mut out).await.map_err(|error| Error::of_disk(staged, error))?;
+        out.sync_all().await.map_err(|error| Error::of_disk(staged, error))?;
+        check(file, bytes, &format!("{:032x}", hash.digest128()))
     }
 
     /// Gets the part of a file that begins at `start`, or all of a small file.

@@ -90,6 +90,8 @@ pub struct Node {
     pub etcd: Proxy,
     /// Its own folder.
     pub data: PathBuf,
+    /// Whether it answers clients.
+    pub root: bool,
     child: Option<Child>,
     program: PathBuf,
     arguments: Vec<String>,
@@ -145,7 +147,9 @@ impl Cluster {
             arguments.extend(plan.roles.get(number).map(|roles| format!("--roles={roles}")));
             arguments.extend(plan.zones.get(number).map(|zone| format!("--zone={zone}")));
             arguments.extend(plan.arguments.iter().cloned());
+            let root = plan.roles.get(number).is_none_or(|roles| roles.contains("root"));
             let mut node = Node {
+                root,
                 client: Client::new(&format!("http://{public}"))?,
                 internal: inbound,
                 etcd: to_etcd,
@@ -171,12 +175,12 @@ impl Cluster {
         &self.folder
     }
 
-    /// Waits until every running node sees this many nodes and a controller.
+    /// Waits until every running node that answers clients sees this many nodes and a controller.
     ///
     /// # Errors
     /// When they do not in time.
     pub async fn joined(&self, count: usize) -> Result<()> {
-        for node in self.nodes.iter().filter(|node| node.runs()) {
+        for node in self.nodes.iter().filter(|node| node.runs() && node.root) {
             eventually(&format!("{} sees {count} nodes", node.id), async || {
                 node.client
                     .cluster()
