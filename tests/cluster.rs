@@ -209,7 +209,8 @@ async fn reads_and_writes_go_on_and_nothing_moves_when_etcd_fails() {
     for node in &cluster.nodes {
         eventually("the node notices", async || node.logged().contains("failed to renew")).await.unwrap();
     }
-    load.more(100, 200).await;
+    // A hundred searches a second: twenty seconds.
+    load.more(2_000, 200).await;
     cluster.etcd.signal("CONT");
     cluster.joined(3).await.unwrap();
     cluster.whole(0, 2).await.unwrap();

@@ -1,6 +1,8 @@
 //! Typing wrong things: one line that says what is wrong and what to do, an
 //! exit code that means it, and nothing lost.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
 mod support;
 
 use std::net::TcpListener;
@@ -142,4 +144,69 @@ fn a_read_only_disk_is_named() {
     refuses(&["up", "--data", data, "--public", "127.0.0.1:0"], 1, &[data, "Read-only", "--data"]);
     let unmounted = Command::new("umount").arg(folder.path()).status().unwrap();
     assert!(unmounted.success());
+}
+
+/// Runs a command with variables; returns exit code and stderr.
+fn run_with(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let output = support::windrow().args(arguments).envs(variables.iter().copied()).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+fn node_refuses(arguments: &[&str], variables: &[(&str, &str)], says: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let mut all = vec!["node", "--data", data, "--public", "127.0.0.1:0", "--internal", "127.0.0.1:0"];
+    all.extend(arguments);
+    let (status, stderr) = run_with(&all, variables);
+    assert_eq!(status, Some(1), "{arguments:?}: {stderr}");
+    for text in says {
+        assert!(stderr.contains(text), "{arguments:?} does not say {text:?}: {stderr}");
+    }
+    let told = stderr.lines().filter(|line| line.starts_with("windrow: ")).count();
+    assert_eq!(told, 1, "one line says what and what to do: {stderr}");
+}
+
+#[test]
+fn wrong_settings_of_a_node_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!("file://{}", folder.path().display());
+    node_refuses(&[], &[], &["--store", "s3://bucket/prefix"]);
+    node_refuses(&["--store", &store], &[], &["--coordinator", "etcd://host:port"]);
+    node_refuses(&["--store", "ftp://x", "--coordinator", "embedded"], &[], &["--store", "ftp://x"]);
+    node_refuses(&["--store", &store, "--coordinator", "zk://x"], &[], &["zk://x", "etcd://host:port"]);
+    let good = ["--store", store.as_str(), "--coordinator", "embedded"];
+    node_refuses(&good, &[("WINDROW_LAESE", "2s")], &["WINDROW_LAESE", "WINDROW_LEASE"]);
+    let everywhere = [&good[..], &["--internal", "0.0.0.0:0"]].concat();
+    let (status, stderr) = run_with(
+        &[&["node", "--public", "127.0.0.1:0", "--data", folder.path().to_str().unwrap()], &everywhere[..]]
+            .concat(),
+        &[],
+    );
+    assert_eq!(status, Some(1), "{stderr}");
+    assert!(stderr.contains("--advertise"), "{stderr}");
+    let file = folder.path().join("windrow.toml");
+    std::fs::write(&file, "store = \"file:///x\"\nlaese = \"2s\"\n").unwrap();
+    node_refuses(&["--config", file.to_str().unwrap()], &[], &["windrow.toml", "line 2", "laese"]);
+    node_refuses(&["--config", "/no/such/file.toml"], &[], &["/no/such/file.toml", "--config"]);
+}
+
+#[test]
+fn a_wrong_bucket_and_wrong_credentials_are_named() {
+    let Some(moto) = store::moto::Moto::strict() else { return };
+    let store = ["--store", "s3://no-such-bucket/x", "--coordinator", "embedded"];
+    let keys = |key: &'static str, secret: &'static str| {
+        [("AWS_ACCESS_KEY_ID", key), ("AWS_SECRET_ACCESS_KEY", secret), ("AWS_REGION", "us-east-1")]
+    };
+    let endpoint = ("AWS_ENDPOINT_URL", moto.endpoint.as_str());
+    let wrong = [&keys("wrong", "wrong")[..], &[endpoint]].concat();
+    moto.create_bucket("docs");
+    let there = ["--store", "s3://docs/x", "--coordinator", "embedded"];
+    node_refuses(&there, &wrong, &["AWS_ACCESS_KEY_ID"]);
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = format!("http://{dead}");
+    let away = [&keys("k", "s")[..], &[("AWS_ENDPOINT_URL", dead.as_str())]].concat();
+    node_refuses(&store, &away, &[&dead, "AWS_ENDPOINT_URL"]);
+    let Some(open) = store::moto::Moto::start() else { return };
+    let missing = [&keys("k", "s")[..], &[("AWS_ENDPOINT_URL", open.endpoint.as_str())]].concat();
+    node_refuses(&store, &missing, &["no-such-bucket", "--store"]);
 }
