@@ -28,8 +28,10 @@ use store::{Put as Stored, Store};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::complaint::Complaint;
 use crate::coordinator::{Coordinator, Event, Expect, Lease, Put, Revision};
 use crate::keys;
+use crate::metrics::Controlling;
 use crate::view::{Placement, from_store};
 
 /// How long a put may take before the term ends.
@@ -103,6 +105,8 @@ pub struct Controller {
     reports: mpsc::Receiver<Report>,
     elected: watch::Sender<bool>,
     lease: Option<Lease>,
+    metrics: Controlling,
+    trouble: Complaint,
 }
 
 /// An index as the controller knows it.
@@ -137,7 +141,20 @@ impl Controller {
     ) -> (Self, Handle) {
         let (sender, reports) = mpsc::channel(REPORTS);
         let (elected, receiver) = watch::channel(false);
-        let controller = Self { node, coordinator, store, clock, settings, reports, elected, lease: None };
+        let metrics = Controlling::new();
+        let trouble = Complaint::new("a term, or a campaign for one, ended; it is tried again");
+        let controller = Self {
+            node,
+            coordinator,
+            store,
+            clock,
+            settings,
+            reports,
+            elected,
+            lease: None,
+            metrics,
+            trouble,
+        };
         (controller, Handle { reports: sender, elected: receiver })
     }
 
@@ -149,8 +166,9 @@ impl Controller {
                 ended = self.govern() => ended,
             };
             self.elected.send_replace(false);
+            self.metrics.elected.set(0.0);
             if let Err(error) = ended {
-                tracing::warn!(%error, "the controller's term ended");
+                self.trouble.say(&error);
             }
             if let Some(lease) = self.lease.take()
                 && let Err(error) = self.coordinator.revoke(lease).await
@@ -188,10 +206,12 @@ impl Controller {
             // A watch may be slow to break: look again now and then.
             let _either = tokio::time::timeout(CAMPAIGN_EVERY, vacant).await;
         };
+        self.trouble.over();
         tracing::info!(node = %self.node, term = guard, "elected controller");
         // What was reported before is repeated to whoever is elected.
         while self.reports.try_recv().is_ok() {}
         self.elected.send_replace(true);
+        self.metrics.elected.set(1.0);
         let (coordinator, lease, ttl) = (self.coordinator.clone(), self.lease, self.settings.lease);
         tokio::select! {
             ended = keep(&*coordinator, lease, ttl) => ended,
@@ -367,6 +387,7 @@ impl Controller {
         for (uid, placement) in changed {
             let value = serde_json::to_vec(&placement).expect("a placement is plain JSON");
             self.write(term, keys::placement(&uid), value).await?;
+            self.metrics.placed.increment(1);
             if let Some(known) = term.indexes.get_mut(&uid) {
                 known.placement = placement;
             }
@@ -394,6 +415,7 @@ impl Controller {
     async fn advance(&self, term: &mut Term, uid: &IndexUid) -> Result<(), Error> {
         let guard = term.guard;
         let replicas = term.replicas(uid, self.settings.lag_max);
+        self.metrics.behind.set(term.behind.len() as f64);
         let Some(known) = term.indexes.get_mut(uid) else { return Ok(()) };
         let Some(entries) = cut::next(&known.cut, &replicas, known.definition.copies) else { return Ok(()) };
         let nonce = u64::from(self.store.nonce());
@@ -408,6 +430,7 @@ impl Controller {
             Err(error) => return Err(from_store(&error)),
         }
         known.cut = next;
+        self.metrics.cuts.increment(1);
         self.announce(guard, &known.cut).await
     }
 

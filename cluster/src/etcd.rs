@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
+use crate::complaint::Complaint;
 use crate::coordinator::{Coordinator, Entry, Event, Expect, Lease, Put, Revision, Watch};
 use generated::kv_client::KvClient;
 use generated::lease_client::LeaseClient;
@@ -338,7 +339,8 @@ impl Coordinator for Etcd {
     async fn watch(&self, prefix: &str) -> Result<Watch, Error> {
         let (events, queue) = mpsc::channel(WATCH_QUEUE);
         let (began, beginning) = oneshot::channel();
-        let watching = Watching { etcd: self.clone(), key: self.key(prefix), events, next: 0 };
+        let trouble = Complaint::new("a watch broke; it goes on when etcd answers again");
+        let watching = Watching { etcd: self.clone(), key: self.key(prefix), events, next: 0, trouble };
         self.scope.spawn("watch of etcd", OnError::Log, move |token| async move {
             tokio::select! {
                 () = token.cancelled() => {}
@@ -357,6 +359,7 @@ struct Watching {
     events: mpsc::Sender<Event>,
     /// The revision to go on from; 0 before the first answer.
     next: i64,
+    trouble: Complaint,
 }
 
 impl Watching {
@@ -379,7 +382,7 @@ impl Watching {
                     let _gone = began.send(Err(error));
                     return;
                 }
-                None => tracing::warn!(%error, "a watch broke; it goes on when etcd answers again"),
+                None => self.trouble.say(&error),
             }
             tokio::time::sleep(WATCH_AGAIN_AFTER).await;
         }
@@ -428,6 +431,7 @@ impl Watching {
             }
             if answer.created {
                 created = true;
+                self.trouble.over();
                 if self.next == 0 {
                     self.next = reached + 1;
                 }

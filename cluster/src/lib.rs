@@ -4,6 +4,7 @@
 //! **Invariant:** nothing here decides what is true. The store does, by
 //! put-if-absent; the coordinator says who should try.
 
+mod complaint;
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
 pub mod controller;
@@ -13,6 +14,7 @@ pub mod embedded;
 pub mod etcd;
 pub mod keys;
 pub mod membership;
+pub mod metrics;
 #[cfg(any(test, feature = "test-util"))]
 pub mod process;
 pub mod view;

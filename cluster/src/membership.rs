@@ -12,6 +12,7 @@ use proto::admin::NodeState;
 use runtime::CancellationToken;
 use tokio::sync::watch;
 
+use crate::complaint::Complaint;
 use crate::coordinator::{Coordinator, Event, Expect, Lease, Put, Watch};
 use crate::keys;
 
@@ -92,6 +93,7 @@ impl Membership {
 
     /// Stays joined until the token is cancelled, then leaves.
     pub async fn run(self, token: CancellationToken) {
+        let mut trouble = Complaint::new("failed to renew this node's lease; it is tried again");
         let mut watch = None;
         let mut tick = tokio::time::interval(self.0.ttl / 4);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -108,9 +110,9 @@ impl Membership {
                 () = gone => watch = None,
             }
             match self.renew(&mut watch).await {
-                Ok(()) => {}
+                Ok(()) => trouble.over(),
                 Err(error) => {
-                    tracing::warn!(%error, "failed to renew this node's lease; it is tried again");
+                    trouble.say(&error);
                     tokio::time::sleep(RETRY_AFTER).await;
                 }
             }

@@ -25,8 +25,10 @@ use store::Store;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::complaint::Complaint;
 use crate::coordinator::{Coordinator, Entry, Event, Expect, Put, Revision};
 use crate::keys;
+use crate::metrics::Viewing;
 
 /// Between attempts to reach a coordinator or a store that does not answer.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -207,6 +209,8 @@ pub struct Keeper {
     /// Indexes that could not be read.
     pending: BTreeSet<IndexUid>,
     departed: Vec<(NodeState, Instant)>,
+    metrics: Viewing,
+    trouble: Complaint,
 }
 
 /// What of a view has to be made anew.
@@ -245,6 +249,8 @@ impl Keeper {
             names: BTreeMap::new(),
             pending: BTreeSet::new(),
             departed: Vec::new(),
+            metrics: Viewing::new(),
+            trouble: Complaint::new("the coordinator is out of reach; the view stands still"),
         };
         (keeper, receiver)
     }
@@ -255,7 +261,7 @@ impl Keeper {
             tokio::select! {
                 () = token.cancelled() => return,
                 followed = self.follow() => if let Err(error) = followed {
-                    tracing::warn!(%error, "the coordinator is out of reach; the view stands still");
+                    self.trouble.say(&error);
                 },
             }
             tokio::select! {
@@ -270,6 +276,7 @@ impl Keeper {
         // has already is told again, which its revision shows.
         let mut watch = self.coordinator.watch("").await?;
         let mut changed = self.list().await?;
+        self.trouble.over();
         loop {
             self.look(changed).await;
             changed = Changed::default();
@@ -383,6 +390,8 @@ impl Keeper {
             }
         }
         view.pending = self.pending.len();
+        self.metrics.pending.set(view.pending as f64);
+        self.metrics.nodes.set(view.nodes.len() as f64);
         self.view.send_replace(Arc::new(view));
     }
 

@@ -1,6 +1,9 @@
 //! Names and units of what a leaf counts.
 
-use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
 
 /// Operations acknowledged.
 pub const OPERATIONS: &str = "windrow_leaf_operations_total";
@@ -17,6 +20,11 @@ pub const SEARCHES: &str = "windrow_leaf_searches_total";
 /// Documents scored.
 pub const SCORED: &str = "windrow_leaf_documents_scored_total";
 
+/// Shards that are open here.
+pub const SHARDS_HELD: &str = "windrow_leaf_shards_held";
+/// Shards whose writes are taken here.
+pub const SHARDS_OWNED: &str = "windrow_leaf_shards_owned";
+
 /// Handles, made once: a macro with labels costs a microsecond.
 #[derive(Clone)]
 pub(crate) struct Metrics {
@@ -27,10 +35,14 @@ pub(crate) struct Metrics {
     pub(crate) publish: Histogram,
     pub(crate) searches: Counter,
     pub(crate) scored: Counter,
+    pub(crate) held: Gauge,
+    pub(crate) owned: Gauge,
 }
 
 impl Metrics {
     pub(crate) fn new() -> Self {
+        describe_gauge!(SHARDS_HELD, Unit::Count, "Shards that are open here");
+        describe_gauge!(SHARDS_OWNED, Unit::Count, "Shards whose writes are taken here");
         describe_counter!(OPERATIONS, Unit::Count, "Operations acknowledged");
         describe_counter!(RECORDS, Unit::Count, "WAL records put");
         describe_counter!(SKIPPED, Unit::Count, "Operations that could not be applied");
@@ -50,6 +62,8 @@ impl Metrics {
             publish: histogram!(PUBLISH_SECONDS),
             searches: counter!(SEARCHES),
             scored: counter!(SCORED),
+            held: gauge!(SHARDS_HELD),
+            owned: gauge!(SHARDS_OWNED),
         }
     }
 }

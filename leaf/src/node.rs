@@ -30,6 +30,9 @@ use cluster::from_store;
 /// that the shard is theirs must not chase each other.
 const OWN_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
+/// Least memory of a writer: the engine's.
+const HEAP_BYTES_MIN: usize = 15_000_000;
+
 /// Where a leaf keeps what it can rebuild.
 #[derive(Clone, Debug)]
 pub enum Data {
@@ -52,6 +55,9 @@ pub struct Settings {
     /// Memory for each owned shard's documents that no segment holds yet.
     /// Larger makes fewer, larger segments; 15 MB is the engine's least.
     pub writer_heap_bytes: usize,
+    /// The same for all owned shards together, as far as the engine's least
+    /// allows: with more shards each has less.
+    pub writer_heaps_bytes: usize,
     /// Most bytes of one WAL record: what one retry puts again.
     pub record_bytes_max: usize,
     /// Most bytes of writes a shard that are not yet indexed.
@@ -68,6 +74,7 @@ impl Default for Settings {
             threads: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
             queue_max: 1_000,
             writer_heap_bytes: 64 << 20,
+            writer_heaps_bytes: 1 << 30,
             record_bytes_max: 16 << 20,
             pending_bytes_max: 16 << 20,
             disk_reserve_bytes: 256 << 20,
@@ -231,7 +238,10 @@ impl Leaf {
         let Inner { parts, settings, metrics, changed, .. } = &*self.0;
         let (uid, number) = (&assignment.uid, assignment.shard);
         let own = owner::Settings {
-            heap_bytes: settings.writer_heap_bytes,
+            heap_bytes: settings
+                .writer_heap_bytes
+                .min(settings.writer_heaps_bytes / self.held().len().max(1))
+                .max(HEAP_BYTES_MIN),
             record_bytes_max: settings.record_bytes_max,
             pending_bytes_max: settings.pending_bytes_max,
             refresh_interval: assignment.definition.1.refresh_interval(),
@@ -299,9 +309,40 @@ impl Leaf {
 
     /// Lets go of a shard.
     pub fn release(&self, uid: &IndexUid, shard: ShardId) {
-        let mut shards = self.0.shards.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(shard) = shards.remove(&(uid.clone(), shard)) {
-            shard.stop.cancel();
+        let removed = {
+            let mut shards = self.0.shards.write().unwrap_or_else(PoisonError::into_inner);
+            shards.remove(&(uid.clone(), shard))
+        };
+        if let Some(held) = removed {
+            held.stop.cancel();
+            if let Data::Folder(folder) = &self.0.settings.data {
+                // Searches that run keep what they mapped.
+                forget(&folder.join("serve").join(uid.as_str()).join(shard.to_string()));
+            }
+        }
+    }
+
+    /// Deletes the files of shards that an earlier process held and this one
+    /// does not.
+    pub fn sweep(&self, keep: impl Fn(&IndexUid, ShardId) -> bool) {
+        let Data::Folder(folder) = &self.0.settings.data else { return };
+        let names = |folder: &std::path::Path| -> Vec<PathBuf> {
+            std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+        };
+        let last = |path: &std::path::Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+        for index in names(&folder.join("serve")) {
+            let uid = last(&index).and_then(|name| IndexUid::parse(&name));
+            for shard in names(&index) {
+                let number = last(&shard).and_then(|name| name.parse().ok()).map(ShardId);
+                let kept = uid.as_ref().zip(number).is_some_and(|(uid, number)| keep(uid, number));
+                if !kept {
+                    forget(&shard);
+                }
+            }
+            if uid.is_some_and(|uid| self.held().iter().all(|(held, _)| *held != uid)) {
+                // Fails, and may, where a shard is still there.
+                let _emptied = std::fs::remove_dir(&index);
+            }
         }
     }
 
@@ -340,6 +381,12 @@ impl Leaf {
     pub fn owning(&self, uid: &IndexUid, shard: ShardId) -> bool {
         let lock = |shard: Shard| shard.owner.read().unwrap_or_else(PoisonError::into_inner).handle.is_some();
         self.shard(uid, shard).is_ok_and(lock)
+    }
+
+    /// Counts what is held and owned.
+    pub(crate) fn count(&self) {
+        self.0.metrics.held.set(self.held().len() as f64);
+        self.0.metrics.owned.set(self.owned().len() as f64);
     }
 
     /// What is open, by shard: the newest cut's generation and those above it.
@@ -449,6 +496,21 @@ impl Leaf {
             // Dropping the job cancelled it.
             Err(_) => Err(expired()),
         }
+    }
+}
+
+/// Deletes a shard's folder; renamed first, so that the shard may come back
+/// meanwhile.
+fn forget(folder: &std::path::Path) {
+    let gone = folder.with_extension("gone");
+    let deleted = std::fs::remove_dir_all(&gone)
+        .or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+        .and_then(|()| std::fs::rename(folder, &gone))
+        .and_then(|()| std::fs::remove_dir_all(&gone));
+    if let Err(error) = deleted
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(folder = %folder.display(), %error, "failed to delete a shard's files");
     }
 }
 

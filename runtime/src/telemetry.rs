@@ -1,5 +1,6 @@
 //! Logs and metrics of the process.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -43,6 +44,8 @@ pub fn logs(filter: &str) -> Result<(), Error> {
     tracing_subscriber::fmt()
         .compact()
         .with_env_filter(parsed)
+        // Colours are for people who watch, not for files.
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .try_init()
         .map_err(|error| Error::Installed(error.to_string()))

@@ -38,6 +38,8 @@ struct State {
     orphaned: BTreeMap<Key, Instant>,
     /// Ownerships that this node has told of.
     announced: BTreeSet<Key>,
+    /// Whether what an earlier process left behind was swept.
+    swept: bool,
     /// Joinings of the membership that the announcements are of.
     joined: u64,
 }
@@ -62,7 +64,8 @@ impl Agent {
                 let agent = self.clone();
                 openings.push(async move { (key, agent.open(task).await) });
             }
-            self.let_go(&view);
+            self.let_go(&view, &mut state);
+            self.leaf.count();
             let mut due = self.own(&view, &mut state);
             if !self.tell_owned(&view, &mut state).await {
                 due = sooner(due, Some(Instant::now() + RETRY_AFTER));
@@ -123,7 +126,7 @@ impl Agent {
         }
     }
 
-    fn let_go(&self, view: &View) {
+    fn let_go(&self, view: &View, state: &mut State) {
         // A view that is not whole says nothing about what is not in it.
         if !view.known {
             return;
@@ -138,6 +141,13 @@ impl Agent {
                 tracing::info!(%uid, %shard, "let go of a shard");
                 self.leaf.release(&uid, shard);
             }
+        }
+        if view.pending == 0 && !state.swept {
+            state.swept = true;
+            self.leaf.sweep(|uid, shard| {
+                let index = view.indexes.values().find(|index| index.uid == *uid);
+                index.is_some_and(|index| index.places(shard, self.leaf.node()))
+            });
         }
     }
 
