@@ -348,12 +348,7 @@ async fn a_replica_whose_disk_is_full_lags_and_catches_up() {
     // The second node's folder becomes a small disk.
     cluster.nodes[1].leave().await.unwrap();
     let small = cluster.nodes[1].data.clone();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"]).arg(&small).status();
-    if !mounted.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: a small disk cannot be mounted here");
-        return;
-    }
-    let _unmount = Unmount(small.clone());
+    let Some(small) = Small::mount(&small) else { return };
     cluster.nodes[1].start().unwrap();
     cluster.joined(2).await.unwrap();
     create(&cluster, 4, 2).await;
@@ -363,10 +358,7 @@ async fn a_replica_whose_disk_is_full_lags_and_catches_up() {
     let written = clients[0].documents(INDEX, body.into(), true).await.unwrap();
     assert_eq!((written.accepted, written.searchable), (50, Some(true)), "{:?}", written.failures);
 
-    let filler = small.join("filler");
-    let mut filled = Command::new("dd");
-    filled.args(["if=/dev/zero", "bs=1k"]).arg(format!("of={}", filler.display()));
-    let _full = filled.stderr(std::process::Stdio::null()).status();
+    small.fill();
     let request = SearchRequest::new("hay").count("exact");
     // Its own shards refuse writes, with a line that says why; all others take
     // them, and they become searchable without the replica that cannot follow.
@@ -394,7 +386,7 @@ async fn a_replica_whose_disk_is_full_lags_and_catches_up() {
         }
     }
 
-    std::fs::remove_file(&filler).unwrap();
+    small.free();
     cluster.whole(0, 2).await.unwrap();
     eventually("writes come back", async || {
         let body: String = (200..240).map(|n| line(&format!("d{n}"), 3)).collect();
@@ -405,9 +397,63 @@ async fn a_replica_whose_disk_is_full_lags_and_catches_up() {
     cluster.whole(0, 2).await.unwrap();
 }
 
-struct Unmount(std::path::PathBuf);
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_whose_disk_is_full_gives_its_shards_to_another() {
+    let mut plan = plan(2);
+    // It does not see it coming.
+    plan.arguments.push("--disk-reserve-mb=0".to_owned());
+    let Some(mut cluster) = Cluster::start(&plan).await.unwrap() else { return };
+    cluster.nodes[1].leave().await.unwrap();
+    let Some(small) = Small::mount(&cluster.nodes[1].data) else { return };
+    cluster.nodes[1].start().unwrap();
+    cluster.joined(2).await.unwrap();
+    create(&cluster, 4, 2).await;
+    cluster.whole(0, 2).await.unwrap();
+    let client = cluster.nodes[0].client.clone();
+    let seen = client.cluster().await.unwrap();
+    let owned = |seen: &client::Cluster| {
+        seen.indexes[0].shards.iter().filter(|shard| shard.owner.as_deref() == Some("n1")).count()
+    };
+    assert!(owned(&seen) > 0, "owners are balanced");
+    small.fill();
+    eventually("every shard takes writes, and they are searchable", async || {
+        let body: String = (0..40).map(|n| line(&format!("d{n}"), 1)).collect();
+        let written = client.documents(INDEX, body.into(), true).await;
+        let seen = client.cluster().await.unwrap();
+        written.is_ok_and(|written| written.accepted == 40 && written.searchable == Some(true))
+            && owned(&seen) == 0
+    })
+    .await
+    .unwrap();
+}
 
-impl Drop for Unmount {
+/// A node's folder on a small disk of its own.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    /// `None`, said on stderr, where nothing can be mounted.
+    fn mount(folder: &std::path::Path) -> Option<Self> {
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"]).arg(folder).status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            eprintln!("skipped: a small disk cannot be mounted here");
+            return None;
+        }
+        Some(Self(folder.to_owned()))
+    }
+
+    fn fill(&self) {
+        let mut filled = Command::new("dd");
+        filled.args(["if=/dev/zero", "bs=1k"]).arg(format!("of={}", self.0.join("filler").display()));
+        let _full = filled.stderr(std::process::Stdio::null()).status();
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for Small {
     fn drop(&mut self) {
         let _unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
     }

@@ -9,19 +9,20 @@ use tokio::time::Instant;
 const SAID_EVERY: Duration = Duration::from_secs(10);
 
 /// One trouble that may last.
-pub(crate) struct Complaint {
+pub struct Complaint {
     what: &'static str,
     said: Option<Instant>,
 }
 
 impl Complaint {
     /// A trouble that nobody has yet; `what` is what its line says.
-    pub(crate) fn new(what: &'static str) -> Self {
+    #[must_use]
+    pub fn new(what: &'static str) -> Self {
         Self { what, said: None }
     }
 
     /// It is there.
-    pub(crate) fn say(&mut self, error: &Error) {
+    pub fn say(&mut self, error: &Error) {
         if self.said.is_none_or(|said| said.elapsed() >= SAID_EVERY) {
             tracing::warn!(%error, "{}", self.what);
             self.said = Some(Instant::now());
@@ -29,7 +30,7 @@ impl Complaint {
     }
 
     /// It is over.
-    pub(crate) fn over(&mut self) {
+    pub fn over(&mut self) {
         if self.said.take().is_some() {
             tracing::info!("over: {}", self.what);
         }

@@ -10,6 +10,8 @@ pub const REGISTRY: &str = "registry";
 pub const NODES: &str = "nodes/";
 /// Who owns which shard.
 pub const OWNERS: &str = "owners/";
+/// Which leaves failed to own which shard, and stand back.
+pub const DECLINED: &str = "declined/";
 /// Which leaves hold which shard.
 pub const PLACEMENT: &str = "placement/";
 /// The newest cuts.
@@ -33,6 +35,12 @@ pub fn node(node: &NodeId) -> String {
 #[must_use]
 pub fn owner(uid: &IndexUid, shard: ShardId) -> String {
     format!("{OWNERS}{uid}/{shard}")
+}
+
+/// A leaf's word that it cannot own a shard for now.
+#[must_use]
+pub fn declined(uid: &IndexUid, shard: ShardId, node: &NodeId) -> String {
+    format!("{DECLINED}{uid}/{shard}/{node}")
 }
 
 /// The placement of an index.

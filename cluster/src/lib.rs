@@ -4,7 +4,7 @@
 //! **Invariant:** nothing here decides what is true. The store does, by
 //! put-if-absent; the coordinator says who should try.
 
-mod complaint;
+pub mod complaint;
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
 pub mod controller;
@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod process;
 pub mod view;
 
+pub use complaint::Complaint;
 pub use controller::Controller;
 pub use coordinator::Coordinator;
 pub use directory::Directory;

@@ -32,6 +32,10 @@ use crate::metrics::Viewing;
 
 /// Between attempts to reach a coordinator or a store that does not answer.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// How long reading a definition may take.
+const READ_WITHIN: Duration = Duration::from_secs(1);
+/// Between attempts at an index that cannot be read.
+const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long the address of a node that is gone is remembered: its lease may
 /// have lapsed while it goes on serving.
 const DEPARTED_KEPT: Duration = Duration::from_secs(60);
@@ -78,12 +82,17 @@ impl View {
         self.live(node).or_else(|| self.departed.iter().find(|state| state.node == *node))
     }
 
-    /// The leaf that should own a shard: the first live one that can and is
-    /// not leaving.
+    /// The leaf that should own a shard: the first live one that can, is not
+    /// leaving, and has not failed to; where all have, the first.
     #[must_use]
     pub fn should_own(&self, index: &Index, shard: ShardId) -> Option<&NodeState> {
-        let can = |state: &&NodeState| state.is(OWN) && !state.draining;
-        index.candidates(shard).iter().filter_map(|node| self.live(node)).find(can)
+        let declined = index.declined.get(&shard);
+        let able = || {
+            let live = index.candidates(shard).iter().filter_map(|node| self.live(node));
+            live.filter(|state| state.is(OWN) && !state.draining)
+        };
+        let willing = able().find(|state| declined.is_none_or(|declined| !declined.contains(&state.node)));
+        willing.or_else(|| able().next())
     }
 }
 
@@ -102,6 +111,8 @@ pub struct Index {
     pub cut: Arc<Cut>,
     /// Who takes each shard's writes.
     pub owners: Vec<Option<NodeId>>,
+    /// Leaves that failed to own a shard, and stand back for a while.
+    pub declined: BTreeMap<ShardId, BTreeSet<NodeId>>,
     /// Who shall serve each shard, live or not.
     pub placement: Arc<Placement>,
 }
@@ -228,7 +239,7 @@ impl Changed {
         } else if key.starts_with(keys::NAMES) {
             self.names = true;
         } else {
-            let uid = [keys::OWNERS, keys::PLACEMENT, keys::CUTS]
+            let uid = [keys::OWNERS, keys::DECLINED, keys::PLACEMENT, keys::CUTS]
                 .iter()
                 .find_map(|prefix| IndexUid::parse(key.strip_prefix(prefix)?.split('/').next()?));
             self.indexes.extend(uid);
@@ -284,7 +295,7 @@ impl Keeper {
                 watch.recv().await
             } else {
                 // What could not be read is tried again.
-                match tokio::time::timeout(RETRY_AFTER, watch.recv()).await {
+                match tokio::time::timeout(READ_AGAIN_AFTER, watch.recv()).await {
                     Ok(event) => event,
                     Err(_) => {
                         changed.indexes = self.pending.clone();
@@ -460,7 +471,10 @@ impl Keeper {
         let definition = match known {
             Some(definition) => definition,
             None => {
-                let found = self.store.definition(uid, cut.definition).await;
+                // A store that hangs must not hold up all other indexes.
+                let read = self.store.definition(uid, cut.definition);
+                let found = tokio::time::timeout(READ_WITHIN, read).await;
+                let found = found.map_err(|_| Error::unavailable("the store takes too long"))?;
                 let found = found.map_err(|error| from_store(&error))?;
                 Arc::new(
                     found.ok_or_else(|| Error::internal(format!("the definition of {name} is missing")))?,
@@ -475,8 +489,19 @@ impl Keeper {
                 *slot = Some(NodeId(node.into()));
             }
         }
+        let mut declined: BTreeMap<ShardId, BTreeSet<NodeId>> = BTreeMap::new();
+        let prefix = format!("{}{uid}/", keys::DECLINED);
+        for entry in self.under(&prefix) {
+            let rest = entry.key.strip_prefix(&prefix).and_then(|rest| rest.split_once('/'));
+            if let Some((shard, node)) = rest
+                && let Ok(shard) = shard.parse()
+            {
+                declined.entry(ShardId(shard)).or_default().insert(NodeId(node.into()));
+            }
+        }
         let number = cut.definition;
         Ok(Some(Index {
+            declined,
             name: name.clone(),
             uid: uid.clone(),
             number,

@@ -135,6 +135,8 @@ struct Ownership {
     ready: bool,
     /// Ends this ownership, after all it acknowledged is published.
     stop: CancellationToken,
+    /// Ownerships in a row that ended with an error.
+    failures: u32,
     /// After an end, when to try again.
     not_before: Option<tokio::time::Instant>,
 }
@@ -248,7 +250,8 @@ impl Leaf {
         };
         let (handle, inbox) = Handle::new(own.clone());
         let stop = shard.stop.child_token();
-        *ownership = Ownership { handle: Some(handle), stop: stop.clone(), ..Ownership::default() };
+        let failures = ownership.failures;
+        *ownership = Ownership { handle: Some(handle), stop: stop.clone(), failures, ..Ownership::default() };
         let state = shard.owner.clone();
         let rung = changed.clone();
         let ready = {
@@ -292,10 +295,13 @@ impl Leaf {
                     () = async { linked.cancelled().await; stop.cancel(); std::future::pending::<()>().await } => Ok(End::Drained),
                 }
             };
-            *state.write().unwrap_or_else(PoisonError::into_inner) = Ownership {
+            let mut ownership = state.write().unwrap_or_else(PoisonError::into_inner);
+            *ownership = Ownership {
+                failures: if ended.is_err() { ownership.failures + 1 } else { 0 },
                 not_before: Some(tokio::time::Instant::now() + OWN_AGAIN_AFTER),
                 ..Ownership::default()
             };
+            drop(ownership);
             rung.notify_waiters();
             match ended {
                 Ok(end) => {
@@ -381,6 +387,20 @@ impl Leaf {
     pub fn owning(&self, uid: &IndexUid, shard: ShardId) -> bool {
         let lock = |shard: Shard| shard.owner.read().unwrap_or_else(PoisonError::into_inner).handle.is_some();
         self.shard(uid, shard).is_ok_and(lock)
+    }
+
+    /// How many ownerships of a shard in a row ended with an error.
+    #[must_use]
+    pub fn failures(&self, uid: &IndexUid, shard: ShardId) -> u32 {
+        self.shard(uid, shard)
+            .map_or(0, |shard| shard.owner.read().unwrap_or_else(PoisonError::into_inner).failures)
+    }
+
+    /// Forgets the failures of a shard: it may be tried again.
+    pub fn forgive(&self, uid: &IndexUid, shard: ShardId) {
+        if let Ok(shard) = self.shard(uid, shard) {
+            shard.owner.write().unwrap_or_else(PoisonError::into_inner).failures = 0;
+        }
     }
 
     /// Counts what is held and owned.

@@ -144,6 +144,7 @@ impl Local {
             number,
             definition,
             cut: Arc::new(self.store.newest_cut(&uid).await?),
+            declined: BTreeMap::new(),
             owners: (0..shards).map(|shard| Some(nodes(shard))).collect(),
             placement: Arc::new(Placement {
                 serve: (0..shards).map(|shard| vec![nodes(shard)]).collect(),

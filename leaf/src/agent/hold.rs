@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::{Index, View, keys};
+use cluster::{Complaint, Index, View, keys};
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
@@ -21,6 +21,11 @@ use crate::node::Assignment;
 /// Between attempts at what failed: a shard that cannot be opened, an owner
 /// that ended, a word that the coordinator did not take.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// Failures in a row after which a leaf stands back: one may be a store that
+/// hiccups, several are this machine's disk.
+const FAILURES_MAX: u32 = 2;
+/// How long it stands back.
+const STAND_BACK_FOR: Duration = Duration::from_secs(60);
 /// How long catching up with a cut may take.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(60);
 
@@ -36,6 +41,8 @@ struct State {
     owners: BTreeMap<Key, NodeId>,
     /// Since when a shard has had no owner because its owner vanished.
     orphaned: BTreeMap<Key, Instant>,
+    /// Shards that this leaf stands back from, and until when.
+    declined: BTreeMap<Key, Instant>,
     /// Ownerships that this node has told of.
     announced: BTreeSet<Key>,
     /// Whether what an earlier process left behind was swept.
@@ -48,6 +55,7 @@ impl Agent {
     pub(super) async fn hold(mut self) {
         let mut state = State::default();
         let mut openings = FuturesUnordered::new();
+        let mut trouble = Complaint::new("failed to open a shard; it is tried again");
         let mut joined = self.membership.joined();
         loop {
             // Taken before looking, so that no change falls between.
@@ -57,6 +65,7 @@ impl Agent {
             if state.joined != times {
                 state.joined = times;
                 state.announced.clear();
+                state.declined.clear();
             }
             let now = Instant::now();
             state.rest.retain(|_, until| *until > now);
@@ -70,6 +79,8 @@ impl Agent {
             if !self.tell_owned(&view, &mut state).await {
                 due = sooner(due, Some(Instant::now() + RETRY_AFTER));
             }
+            self.stand_back(&mut state).await;
+            due = sooner(due, state.declined.values().min().copied());
             due = sooner(due, state.rest.values().min().copied());
             tokio::select! {
                 () = changed => {}
@@ -82,7 +93,8 @@ impl Agent {
                     state.opening.remove(&key);
                     if let Err(error) = opened {
                         let (uid, shard) = &key;
-                        tracing::error!(%uid, %shard, %error, "failed to open a shard; it is tried again");
+                        tracing::debug!(%uid, %shard, %error, "failed to open a shard; it is tried again");
+                        trouble.say(&error);
                         state.rest.insert(key, Instant::now() + RETRY_AFTER);
                     }
                 }
@@ -199,6 +211,40 @@ impl Agent {
         let confirmed = self.shared.confirmed();
         let known = confirmed.get(&(uid.clone(), *shard, node.clone()));
         known.is_some() && known.copied() >= newest
+    }
+
+    /// Tells of shards that this leaf fails to own again and again, so that
+    /// another takes them; after a while it may try again.
+    async fn stand_back(&self, state: &mut State) {
+        let me = self.leaf.node();
+        let now = Instant::now();
+        for (uid, shard) in self.leaf.held() {
+            let key = (uid, shard);
+            let failing = self.leaf.failures(&key.0, shard) >= FAILURES_MAX;
+            if !failing || state.declined.contains_key(&key) {
+                continue;
+            }
+            let declined = keys::declined(&key.0, shard, me);
+            match self.membership.claim(declined, me.to_string().into()).await {
+                Ok(_) => {
+                    tracing::warn!(uid = %key.0, %shard, "failed to own a shard again and again; another leaf may take it");
+                    state.declined.insert(key, now + STAND_BACK_FOR);
+                }
+                Err(error) => tracing::debug!(%error, "failed to stand back from a shard"),
+            }
+        }
+        let over: Vec<Key> =
+            state.declined.iter().filter(|(_, until)| **until <= now).map(|(key, _)| key.clone()).collect();
+        for key in over {
+            let declined = keys::declined(&key.0, key.1, me);
+            match self.membership.withdraw(&declined, me.to_string().as_bytes()).await {
+                Ok(()) => {
+                    state.declined.remove(&key);
+                    self.leaf.forgive(&key.0, key.1);
+                }
+                Err(_) => drop(state.declined.insert(key, now + RETRY_AFTER)),
+            }
+        }
     }
 
     /// Says what is owned here, and no longer what is not; false when it is to
