@@ -36,6 +36,7 @@ pub struct Local {
     pub root: Root,
     /// The leaves; shard n is on leaf n modulo their number.
     pub leaves: Vec<Leaf>,
+    directory: Directory,
     view: watch::Sender<Arc<View>>,
     scope: TaskScope,
 }
@@ -97,11 +98,38 @@ impl Local {
             store: store.clone(),
             view: receiver,
             registry: Arc::new(Nobody),
-            leaves: directory,
+            leaves: directory.clone(),
             leaving: runtime::CancellationToken::new(),
         };
         let root = Root::new(parts, root::Settings::default());
-        Ok(Self { store, root, leaves: made, view, scope })
+        Ok(Self { store, root, leaves: made, directory, view, scope })
+    }
+
+    /// A leaf as the root calls it.
+    ///
+    /// # Errors
+    /// When there is no such leaf.
+    pub fn called(&self, number: usize) -> Result<Arc<dyn proto::leaf::Leaf>> {
+        let leaf = self.leaves.get(number).context("no such leaf")?;
+        Ok(self.directory.leaf(leaf.node())?)
+    }
+
+    /// Where a leaf listens, by [`Transport::Tcp`].
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn address(&self, number: usize) -> Result<std::net::SocketAddr> {
+        let view = self.view.borrow();
+        let address = view.nodes.get(number).and_then(|node| node.internal.as_ref());
+        Ok(address.context("it does not listen")?.parse()?)
+    }
+
+    /// An index as the root sees it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn index(&self, name: &str) -> Result<Arc<Index>> {
+        self.view.borrow().indexes.get(&IndexName::new(name)?).cloned().context("no such index")
     }
 
     fn leaf(&self, shard: u32) -> &Leaf {
