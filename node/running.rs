@@ -6,7 +6,7 @@
 //!  view ◄─ coordinator     agent, membership, controller
 //! ```
 //!
-//! Leaving: not ready ─► owned shards go to others ─► the public listener ends
+//! Leaving: not ready, for a while ─► owned shards go to others ─► the public listener ends
 //! what runs ─► gone from the coordinator ─► the internal listener likewise ─►
 //! owners publish what is pending.
 
@@ -144,6 +144,10 @@ impl Running {
             None
         };
         let leaving = CancellationToken::new();
+        let own: Arc<root::Own> = match leaf.clone() {
+            Some(leaf) => Arc::new(move |view: &View| open_here(&leaf, view)),
+            None => Arc::new(|_: &View| Ok(())),
+        };
         let root = settings.root.then(|| {
             let parts = root::Parts {
                 store,
@@ -151,6 +155,7 @@ impl Running {
                 registry: Arc::new(Names(coordinator.clone())),
                 leaves: directory.clone(),
                 leaving: leaving.clone(),
+                own: own.clone(),
             };
             let attempt_timeout = settings.attempt_timeout;
             Root::new(parts, root::Settings { attempt_timeout, ..root::Settings::default() })
@@ -170,7 +175,7 @@ impl Running {
             );
             back.spawn("leaf agent", OnError::Shutdown, |token| agent.run(token));
         }
-        let health = Health { view: view.clone(), root: root.clone(), leaving: leaving.clone() };
+        let health = Health { view: view.clone(), root: root.clone(), own, leaving: leaving.clone() };
         if let Some(listener) = internal {
             let service = leaf.clone().map(|leaf| Arc::new(leaf) as Arc<dyn proto::leaf::Leaf>);
             let router = proto::internal::routes(service, reports, &proto::internal::Settings::default())
@@ -269,7 +274,11 @@ impl Running {
         let mut ended = Vec::new();
         // Whoever governs next begins while this node still serves.
         ended.push(self.governing.close(END_WITHIN).await);
+        // Load balancers look now and then: they see a node that is not ready
+        // before they see one that does not listen.
+        let noticed = Deadline::after(self.settings.drain_delay).sooner(until);
         self.hand_over(until).await;
+        tokio::time::sleep_until(noticed.instant()).await;
         let grace = || until.remaining().max(Duration::from_secs(1));
         ended.push(self.front.close(grace()).await);
         ended.push(self.member.close(END_WITHIN).await);
@@ -327,6 +336,22 @@ impl Running {
     }
 }
 
+/// Whether this leaf serves what is placed on it, at the newest cuts.
+fn open_here(leaf: &Leaf, view: &View) -> Result<(), proto::Error> {
+    for index in view.indexes.values() {
+        for at in index.shards() {
+            let placed = index.holders(at.shard).contains(leaf.node());
+            if placed && leaf.newest(&index.uid, at.shard) < Some(at.generation) {
+                return Err(proto::Error::unavailable(format!(
+                    "shard {} of {} is being opened here: retry in a moment",
+                    at.shard, index.name
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Where other nodes reach this one.
 fn advertised(settings: &Settings, internal: SocketAddr) -> Result<String> {
     match &settings.advertise {
@@ -368,6 +393,7 @@ fn drawn(folder: &Path) -> String {
 struct Health {
     view: watch::Receiver<Arc<View>>,
     root: Option<Root>,
+    own: Arc<root::Own>,
     leaving: CancellationToken,
 }
 
@@ -379,7 +405,7 @@ impl Health {
         }
         match &self.root {
             Some(root) => root.ready().await,
-            None if self.view.borrow().known => Ok(()),
+            None if self.view.borrow().known => (self.own)(&self.view.borrow()),
             None => Err(proto::Error::unavailable("this node has not seen the cluster yet")),
         }
     }

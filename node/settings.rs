@@ -93,6 +93,10 @@ pub struct Options {
     /// How long leaving may take: handing over, ending what runs
     #[arg(long, env = "WINDROW_DRAIN_TIMEOUT", value_name = "TIME")]
     pub drain_timeout: Option<Span>,
+    /// How long a node that is leaving still listens, so that load balancers see
+    /// that it is not ready
+    #[arg(long, env = "WINDROW_DRAIN_DELAY", value_name = "TIME")]
+    pub drain_delay: Option<Span>,
     /// How long a leaf may be gone before its shards are placed elsewhere
     #[arg(long, env = "WINDROW_PLACEMENT_GRACE", value_name = "TIME")]
     pub placement_grace: Option<Span>,
@@ -163,6 +167,7 @@ pub(crate) struct Settings {
     pub(crate) zone: Option<String>,
     pub(crate) lease: Duration,
     pub(crate) drain_timeout: Duration,
+    pub(crate) drain_delay: Duration,
     pub(crate) placement_grace: Duration,
     pub(crate) lag_max: Duration,
     pub(crate) attempt_timeout: Duration,
@@ -196,6 +201,7 @@ impl Settings {
             zone: None,
             auto_create: true,
             public_metrics: true,
+            drain_delay: Duration::ZERO,
             log: log.to_owned(),
             ..Self::default()
         })
@@ -235,6 +241,7 @@ impl Settings {
             zone: options.zone,
             lease,
             drain_timeout: span(options.drain_timeout, default.drain_timeout),
+            drain_delay: span(options.drain_delay, default.drain_delay),
             placement_grace: span(options.placement_grace, default.placement_grace),
             lag_max: span(options.lag_max, default.lag_max),
             attempt_timeout: span(options.attempt_timeout, default.attempt_timeout),
@@ -268,6 +275,7 @@ impl Default for Settings {
             zone: None,
             lease: cluster::membership::LEASE_DEFAULT,
             drain_timeout: Duration::from_secs(20),
+            drain_delay: Duration::from_secs(2),
             placement_grace: controller.placement_grace,
             lag_max: controller.lag_max,
             attempt_timeout: root::Settings::default().attempt_timeout,
@@ -313,6 +321,7 @@ pub(crate) fn with_file(options: Options, file: Option<&Path>) -> Result<Options
         zone: options.zone.or(file.zone),
         lease: options.lease.or(file.lease),
         drain_timeout: options.drain_timeout.or(file.drain_timeout),
+        drain_delay: options.drain_delay.or(file.drain_delay),
         placement_grace: options.placement_grace.or(file.placement_grace),
         lag_max: options.lag_max.or(file.lag_max),
         attempt_timeout: options.attempt_timeout.or(file.attempt_timeout),

@@ -30,6 +30,7 @@ pub(crate) async fn node(options: cli::Node) -> Result<()> {
     let options = settings::with_file(options.options, options.config.as_deref())?;
     let settings = Settings::node(options)?;
     telemetry::logs(&settings.log).map_err(|error| anyhow::anyhow!("failed to {error}"))?;
+    tracing::info!(?settings, "starting");
     let running = Running::open(settings).await?;
     println!("Node {} listens on http://{}.", running.node, running.address);
     running.until_stopped().await

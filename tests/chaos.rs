@@ -4,7 +4,8 @@
 //! Every acknowledged write is found afterwards, by id and by search; answers at
 //! equal cuts are equal; the state at the end answers like a single index.
 //!
-//! `WINDROW_TEST_ROUNDS` sets the number of faults.
+//! `WINDROW_TEST_ROUNDS` sets the number of faults, `WINDROW_TEST_SEED` which
+//! they are.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
@@ -22,7 +23,7 @@ use testkit::ledger::Ledger;
 use testkit::oracle::Oracle;
 use testkit::processes::{Cluster, Plan, eventually};
 
-const ROUNDS: usize = 50;
+const ROUNDS: u64 = 50;
 const NODES: usize = 5;
 const INDEX: &str = "chaos";
 const WRITERS: u64 = 3;
@@ -36,9 +37,10 @@ const SEARCH_WITHIN: Duration = Duration::from_secs(5);
 /// How long a client waits for one node, as a load balancer would.
 const TRY_WITHIN: Duration = Duration::from_millis(1_500);
 
-fn rounds() -> usize {
-    let set = std::env::vars().find(|(name, _)| name == "WINDROW_TEST_ROUNDS");
-    set.map_or(ROUNDS, |(_, rounds)| rounds.parse().expect("WINDROW_TEST_ROUNDS is a number"))
+/// A number from the environment: tests have no settings file.
+fn number(name: &str) -> Option<u64> {
+    let (_, text) = std::env::vars().find(|(set, _)| set == name)?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
 }
 
 /// What everybody shares.
@@ -227,7 +229,7 @@ async fn wrong(client: &Client, ledger: &Ledger) -> Vec<String> {
 async fn acknowledged_writes_survive_nodes_that_die_stop_and_are_cut_off() {
     let plan = Plan::of(env!("CARGO_BIN_EXE_windrow"), NODES);
     let Some(mut cluster) = Cluster::start(&plan).await.unwrap() else { return };
-    let seed = 20_261_124;
+    let seed = number("WINDROW_TEST_SEED").unwrap_or(20_261_124);
     println!("seed {seed}, cluster in {}", cluster.folder().display());
     let schema = serde_json::from_str(
         r#"{"fields": {"version": {"type": "u64"}, "body": {"type": "text"}}, "default_fields": ["body"]}"#,
@@ -267,7 +269,7 @@ async fn acknowledged_writes_survive_nodes_that_die_stop_and_are_cut_off() {
     }
 
     let mut random = StdRng::seed_from_u64(seed);
-    for round in 0..rounds() {
+    for round in 0..number("WINDROW_TEST_ROUNDS").unwrap_or(ROUNDS) {
         let more = world.acknowledged.load(Ordering::Relaxed) + random.random_range(20..400);
         eventually("writers write", async || world.acknowledged.load(Ordering::Relaxed) >= more)
             .await

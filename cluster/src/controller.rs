@@ -167,6 +167,7 @@ impl Controller {
             };
             self.elected.send_replace(false);
             self.metrics.elected.set(0.0);
+            self.metrics.behind.set(0.0);
             if let Err(error) = ended {
                 self.trouble.say(&error);
             }
@@ -270,7 +271,13 @@ impl Controller {
                         self.advance_all(&mut term).await?;
                     }
                 }
-                _ = collect.tick() => self.collect(&term).await,
+                _ = collect.tick() => {
+                    self.collect(&term).await;
+                    // An index whose creator could not tell of it.
+                    if let Err(error) = self.registry(&term).await {
+                        self.trouble.say(&error);
+                    }
+                }
             }
         }
     }

@@ -292,6 +292,12 @@ fn problem_of(written: &Written) -> Option<Problem> {
         return None;
     }
     let said = format!("line {}: {}", first.line, first.reason);
+    // What may have arrived is not "not in": a write is idempotent by id, so
+    // the advice is the same, and the words are not.
+    if all(true) && written.rejected.iter().any(|rejected| rejected.kind == Kind::Expired) {
+        let text = format!("whether the documents went in is unknown; send them all again ({said})");
+        return Some(Error::unavailable(text).into());
+    }
     if all(true) {
         return Some(Error::unavailable(format!("no document went in; retry them all ({said})")).into());
     }

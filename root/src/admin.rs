@@ -17,6 +17,8 @@ use crate::root::Root;
 use cluster::{Index, View, from_store};
 use proto::admin::{OWN, SERVE};
 
+/// Between attempts to tell the coordinator of an index.
+const ANNOUNCE_AGAIN_AFTER: std::time::Duration = std::time::Duration::from_millis(200);
 /// How long a description waits for a node that has just started.
 const DESCRIBE_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -114,18 +116,27 @@ impl Admin for Root {
         if self.parts().leaving.is_cancelled() {
             return Err(Error::unavailable("this node is leaving: use another"));
         }
+        // Of this node alone: while a shard elsewhere changes hands, every
+        // other request is answered.
         let view = self.view();
-        ready(&view)
+        known(&view)?;
+        (self.parts().own)(&view)
     }
 }
 
 /// The newest generation that each leaf has open.
 type Open = BTreeMap<(IndexUid, ShardId, NodeId), Generation>;
 
-fn ready(view: &View) -> Result<(), Error> {
+fn known(view: &View) -> Result<(), Error> {
     if !view.known || view.pending > 0 {
         return Err(Error::unavailable("the indexes are being opened: retry in a moment"));
     }
+    Ok(())
+}
+
+/// Whether every shard of every index can be searched and written.
+fn ready(view: &View) -> Result<(), Error> {
+    known(view)?;
     for index in view.indexes.values() {
         let missing = |what: &str, shard: usize| {
             Err(Error::unavailable(format!("shard {shard} of {} {what} yet", index.name)))
@@ -176,6 +187,35 @@ impl Root {
         }
     }
 
+    /// Tells the coordinator of an index that the store has, until it listens.
+    async fn announce(&self, name: &IndexName, uid: &IndexUid, deadline: Deadline) -> Result<(), Error> {
+        loop {
+            match self.parts().registry.created(name, uid).await {
+                Ok(()) => return Ok(()),
+                Err(error) if deadline.expired() => {
+                    return Err(Error::unavailable(format!(
+                        "index {:?} was created, and is used once the coordinator is back ({error})",
+                        name.as_str()
+                    )));
+                }
+                Err(_) => self.next_view(ANNOUNCE_AGAIN_AFTER).await,
+            }
+        }
+    }
+
+    /// An index that the store has and this node does not see: whoever created
+    /// it could not tell.
+    async fn remember(&self, name: &IndexName, deadline: Deadline) {
+        if self.view().indexes.contains_key(name) {
+            return;
+        }
+        if let Ok(Some((_, store::names::Entry::Live { uid }))) = self.parts().store.name(name).await
+            && let Err(error) = self.announce(name, &uid, deadline).await
+        {
+            tracing::warn!(%error, "failed to announce an index");
+        }
+    }
+
     /// Creates an index and waits until this node sees it.
     pub(crate) async fn create(
         &self,
@@ -185,17 +225,18 @@ impl Root {
     ) -> Result<Arc<Index>, Error> {
         definition.check().map_err(|error| Error::invalid(error.to_string()))?;
         let store = &self.parts().store;
-        let uid =
-            store.create_index(&name, &definition, deadline.instant()).await.map_err(|error| match error
-                .kind()
-            {
-                store::Kind::Conflict => Error::conflict(format!(
+        let uid = match store.create_index(&name, &definition, deadline.instant()).await {
+            Ok(uid) => uid,
+            Err(error) if error.kind() == store::Kind::Conflict => {
+                self.remember(&name, deadline).await;
+                return Err(Error::conflict(format!(
                     "index {:?} exists already: choose another name, or delete it first",
                     name.as_str()
-                )),
-                _ => from_store(&error),
-            })?;
-        self.parts().registry.created(&name, &uid).await?;
+                )));
+            }
+            Err(error) => return Err(from_store(&error)),
+        };
+        self.announce(&name, &uid, deadline).await?;
         let seen = self.wait_for(deadline, |view| {
             let index = view.indexes.get(&name).filter(|index| index.uid == uid)?;
             // Owned means open: the index can be written and searched at once.

@@ -21,4 +21,4 @@ mod statistics;
 mod write;
 
 pub use cluster::{Directory, Index, Registry, View};
-pub use root::{Parts, Root, Settings};
+pub use root::{Own, Parts, Root, Settings};

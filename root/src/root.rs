@@ -56,7 +56,12 @@ pub struct Parts {
     pub leaves: Directory,
     /// Cancelled when this node is leaving: it is not ready then.
     pub leaving: CancellationToken,
+    /// What else this node waits for before it is ready: its own replicas.
+    pub own: Arc<Own>,
 }
+
+/// Says what of its own part in a view a node still lacks.
+pub type Own = dyn Fn(&View) -> Result<(), Error> + Send + Sync;
 
 /// A root; clones are one root.
 #[derive(Clone)]

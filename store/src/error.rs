@@ -48,7 +48,7 @@ pub(crate) enum Cause {
     Damaged { path: String, what: String },
     #[error("{path}: a rule of the log is broken: {what}")]
     Broken { path: String, what: String },
-    #[error("no space left on {}: free some or move --data", folder.display())]
+    #[error("no space left on {}: free some, or move --store or --data", folder.display())]
     NoSpace { folder: PathBuf },
     #[error("{} cannot be written ({why}): fix its permissions or move --data", folder.display())]
     ReadOnly { folder: PathBuf, why: String },
@@ -200,7 +200,7 @@ mod tests {
             &"names/a/1".into(),
             object_store::Error::Generic { store: "LocalFileSystem", source: Box::new(full) },
         );
-        assert_eq!(error.to_string(), "no space left on /data: free some or move --data");
+        assert_eq!(error.to_string(), "no space left on /data: free some, or move --store or --data");
         assert_eq!(error.kind(), Kind::Unavailable);
     }
 

@@ -100,6 +100,7 @@ impl Local {
             registry: Arc::new(Nobody),
             leaves: directory.clone(),
             leaving: runtime::CancellationToken::new(),
+            own: Arc::new(|_| Ok(())),
         };
         let root = Root::new(parts, root::Settings::default());
         Ok(Self { store, root, leaves: made, directory, view, scope })
