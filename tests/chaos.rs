@@ -9,12 +9,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use client::{Answer, Client, IndexRequest, SearchRequest};
+use client::{Answer, Client, Error, IndexRequest, SearchRequest, Written};
 use model::plan;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -22,6 +22,7 @@ use rand::{RngExt, SeedableRng};
 use testkit::ledger::Ledger;
 use testkit::oracle::Oracle;
 use testkit::processes::{Cluster, Plan, eventually};
+use tokio::time::error::Elapsed;
 
 const ROUNDS: u64 = 50;
 const NODES: usize = 5;
@@ -54,9 +55,44 @@ struct World {
     answers: Mutex<BTreeMap<(u64, String), String>>,
     compared: AtomicU64,
     differences: Mutex<Vec<String>>,
+    /// Why the last writes were not acknowledged.
+    hindrances: Mutex<VecDeque<String>>,
 }
 
 impl World {
+    /// Keeps why the last writes were not acknowledged.
+    fn hindered(&self, url: &str, written: &Result<Result<Written, Error>, Elapsed>) {
+        let why = match written {
+            Ok(Ok(written)) if written.failures.is_empty() => return,
+            Ok(Ok(written)) => format!("{:?}", written.failures[0]),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer".to_owned(),
+        };
+        let mut hindrances = self.hindrances.lock().unwrap();
+        hindrances.push_back(format!("{url}: {why}"));
+        if hindrances.len() > 12 {
+            hindrances.pop_front();
+        }
+    }
+
+    /// Waits until this many writes were acknowledged.
+    async fn writes(&self, wanted: u64) {
+        let enough =
+            eventually("writers write", async || self.acknowledged.load(Ordering::Relaxed) >= wanted).await;
+        if let Err(error) = enough {
+            let mut seen = Vec::new();
+            for client in &self.clients {
+                let state = tokio::time::timeout(TRY_WITHIN, client.cluster()).await;
+                seen.push(match state {
+                    Ok(Ok(state)) => serde_json::to_string(&state).unwrap(),
+                    other => format!("{other:?}"),
+                });
+            }
+            let hindrances = self.hindrances.lock().unwrap();
+            panic!("{error:#}; the last writes: {hindrances:#?}; the nodes say: {seen:#?}");
+        }
+    }
+
     /// Compares an answer with what was answered at its cut before.
     fn compare(&self, query: &str, answer: &Answer) {
         let digest = digest(answer);
@@ -102,7 +138,9 @@ async fn write(world: Arc<World>, writer: u64, seed: u64) -> Ledger {
         }
         let written = client.documents(INDEX, body.into(), false);
         // A node that does not answer: what became of it is unknown.
-        if let Ok(Ok(written)) = tokio::time::timeout(Duration::from_secs(8), written).await {
+        let written = tokio::time::timeout(Duration::from_secs(8), written).await;
+        world.hindered(client.url(), &written);
+        if let Ok(Ok(written)) = written {
             let failed: Vec<u64> = written.failures.iter().map(|failure| failure.line).collect();
             for (line, (id, version)) in (1..).zip(&sent) {
                 if !failed.contains(&line) {
@@ -258,6 +296,7 @@ async fn acknowledged_writes_survive_nodes_that_die_stop_and_are_cut_off() {
         answers: Mutex::default(),
         compared: AtomicU64::new(0),
         differences: Mutex::default(),
+        hindrances: Mutex::default(),
     });
     let mut writers = tokio::task::JoinSet::new();
     let mut searchers = tokio::task::JoinSet::new();
@@ -271,9 +310,7 @@ async fn acknowledged_writes_survive_nodes_that_die_stop_and_are_cut_off() {
     let mut random = StdRng::seed_from_u64(seed);
     for round in 0..number("WINDROW_TEST_ROUNDS").unwrap_or(ROUNDS) {
         let more = world.acknowledged.load(Ordering::Relaxed) + random.random_range(20..400);
-        eventually("writers write", async || world.acknowledged.load(Ordering::Relaxed) >= more)
-            .await
-            .unwrap();
+        world.writes(more).await;
         let (victim, fault) =
             (random.random_range(0..NODES), ["kill", "stop", "cut"][random.random_range(0..3)]);
         // Long enough to be noticed, or not.

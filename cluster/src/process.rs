@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long etcd may take to answer after its start.
@@ -17,15 +18,34 @@ pub struct Process {
     peer: SocketAddr,
 }
 
-/// A port that was free a moment ago.
+/// A port that is free, and that no other test takes while this process lives.
 ///
 /// # Panics
 /// When the system has no port left.
 #[must_use]
 pub fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("a listener has an address")
+    let folder = std::env::temp_dir().join("windrow-test-ports");
+    std::fs::create_dir_all(&folder).expect("the temporary folder is writable");
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    // Processes begin at different places.
+    let begin = std::process::id() as usize * 97 + taken.len();
+    for step in 0..PORTS.len() {
+        let port = PORTS.start + u16::try_from((begin + step) % PORTS.len()).expect("within the range");
+        let Ok(lock) = std::fs::File::create(folder.join(port.to_string())) else { continue };
+        if lock.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            taken.push(lock);
+            return ([127, 0, 0, 1], port).into();
+        }
+    }
+    panic!("no port is free");
 }
+
+/// Below those that the kernel gives to outgoing connections: a process that is
+/// killed and started again must find its port free.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+
+/// Ports of this process; other tests run beside it.
+static TAKEN: Mutex<Vec<std::fs::File>> = Mutex::new(Vec::new());
 
 /// Where etcd is installed.
 #[must_use]

@@ -79,7 +79,7 @@ impl Agent {
             if !self.tell_owned(&view, &mut state).await {
                 due = sooner(due, Some(Instant::now() + RETRY_AFTER));
             }
-            self.stand_back(&mut state).await;
+            self.stand_back(&view, &mut state).await;
             due = sooner(due, state.declined.values().min().copied());
             due = sooner(due, state.rest.values().min().copied());
             tokio::select! {
@@ -215,7 +215,7 @@ impl Agent {
 
     /// Tells of shards that this leaf fails to own again and again, so that
     /// another takes them; after a while it may try again.
-    async fn stand_back(&self, state: &mut State) {
+    async fn stand_back(&self, view: &View, state: &mut State) {
         let me = self.leaf.node();
         let now = Instant::now();
         for (uid, shard) in self.leaf.held() {
@@ -233,8 +233,16 @@ impl Agent {
                 Err(error) => tracing::debug!(%error, "failed to stand back from a shard"),
             }
         }
-        let over: Vec<Key> =
-            state.declined.iter().filter(|(_, until)| **until <= now).map(|(key, _)| key.clone()).collect();
+        let over = state.declined.iter().filter(|(_, until)| **until <= now).map(|(key, _)| key.clone());
+        // Put by a call whose answer was lost, and the failures are over.
+        let shown = view.indexes.values().flat_map(|index| {
+            let mine = index.declined.iter().filter(|(_, nodes)| nodes.contains(me));
+            mine.map(|(shard, _)| (index.uid.clone(), *shard))
+        });
+        let shown = shown.filter(|key| {
+            !state.declined.contains_key(key) && self.leaf.failures(&key.0, key.1) < FAILURES_MAX
+        });
+        let over: Vec<Key> = over.chain(shown).collect();
         for key in over {
             let declined = keys::declined(&key.0, key.1, me);
             match self.membership.withdraw(&declined, me.to_string().as_bytes()).await {
@@ -256,7 +264,16 @@ impl Agent {
             let claimed = self.membership.claim(keys::owner(uid, *shard), me.to_string().into()).await;
             ((uid.clone(), *shard), claimed)
         });
-        let withdrawals = state.announced.difference(&owned).map(|(uid, shard)| async move {
+        // What the view shows of me without my knowing was put by a call whose
+        // answer was lost: nobody else takes the shard while it stands.
+        let shown = view.indexes.values().flat_map(|index| {
+            let owners = (0..).map(ShardId).zip(&index.owners);
+            let mine = owners.filter(|(_, owner)| owner.as_ref() == Some(me));
+            mine.map(|(shard, _)| (index.uid.clone(), shard))
+        });
+        let shown = shown.filter(|(uid, shard)| !self.leaf.owning(uid, *shard));
+        let told: BTreeSet<Key> = state.announced.iter().cloned().chain(shown).collect();
+        let withdrawals = told.difference(&owned).map(|(uid, shard)| async move {
             let value = me.to_string();
             let gone = self.membership.withdraw(&keys::owner(uid, *shard), value.as_bytes()).await;
             ((uid.clone(), *shard), gone)

@@ -165,8 +165,18 @@ impl Cluster {
             nodes.push(node);
         }
         let cluster = Self { folder, etcd, moto, s3, nodes, _scope: scope };
-        cluster.joined(plan.nodes).await?;
+        cluster.joined(plan.nodes).await.with_context(|| cluster.last_words())?;
         Ok(Some(cluster))
+    }
+
+    /// The last lines that each node logged.
+    fn last_words(&self) -> String {
+        let words = self.nodes.iter().map(|node| {
+            let logged = node.logged();
+            let lines: Vec<&str> = logged.lines().rev().take(4).collect();
+            format!("{}:\n{}", node.id, lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
+        });
+        words.collect::<Vec<_>>().join("\n")
     }
 
     /// Where everything is.
@@ -331,7 +341,7 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) ->
     tokio::time::timeout(PATIENCE, look).await.with_context(|| format!("in vain: {what}"))
 }
 
-/// A port that was free a moment ago.
+/// A port that is free, and that no other test takes while this process lives.
 #[must_use]
 pub fn port() -> SocketAddr {
     free_port()
