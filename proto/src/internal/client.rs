@@ -89,9 +89,15 @@ impl Remote {
     ) -> Result<T, Error> {
         match tokio::time::timeout_at(deadline.instant() + LATE, answer).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
+            // The transport gives up at the same moment, and calls it cancelled.
+            Ok(Err(status)) if status.details().is_empty() && deadline.expired() => Err(self.late()),
             Ok(Err(status)) => Err(self.error(status)),
-            Err(_) => Err(Error::expired(format!("{} did not answer within the timeout", self.node))),
+            Err(_) => Err(self.late()),
         }
+    }
+
+    fn late(&self) -> Error {
+        Error::expired(format!("{} did not answer within the timeout", self.node))
     }
 
     fn error(&self, status: Status) -> Error {
