@@ -55,6 +55,9 @@ pub enum Command {
     Load(Load),
     /// Search an index
     Search(Search),
+    /// Measure: load tests, scenarios, simulations
+    #[command(subcommand)]
+    Bench(crate::bench::cli::Bench),
     /// Print completions for a shell
     Completions {
         /// The shell

@@ -84,7 +84,7 @@ async fn show(
         client.create_index(index, &request).await?;
     }
     println!("Loading {}…", sources.first().map_or("nothing", |(name, _)| name.as_str()));
-    let summary = load::send(&client, index, sources, size, IN_FLIGHT).await?;
+    let summary = load::send(&client, index, sources, size, IN_FLIGHT, &load::Observer(&|_, _| {})).await?;
     summary.print(index);
     let queries = if own { OTHERS } else { CRATES };
     for (what, query, filter) in queries {

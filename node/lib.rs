@@ -1,6 +1,7 @@
 //! The command line over the library: settings, opening components, running
 //! roles, draining.
 
+pub mod bench;
 pub mod cli;
 mod cluster;
 mod corpus;
@@ -41,7 +42,11 @@ pub fn run(arguments: Arguments) -> ExitCode {
         clap_complete::generate(shell, &mut command, "windrow", &mut std::io::stdout());
         return OK.into();
     }
-    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let built = match arguments.command {
+        // A load takes one core and leaves the others to what it measures.
+        Command::Bench(_) => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        _ => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
+    };
     let outcome =
         built.map_err(anyhow::Error::from).and_then(|tokio| tokio.block_on(command(arguments.command)));
     match outcome {
@@ -61,6 +66,7 @@ async fn command(command: Command) -> anyhow::Result<()> {
         Command::Demo(options) => demo::run(options).await,
         Command::Load(options) => load::run(options).await,
         Command::Search(options) => search::run(options).await,
+        Command::Bench(bench) => bench::run(bench).await,
         Command::Completions { .. } => Ok(()),
     }
 }

@@ -44,6 +44,10 @@ pub(crate) struct Summary {
     pub(crate) token: Option<Token>,
 }
 
+/// Told of each request that was answered: its documents that went in, and its
+/// time.
+pub(crate) struct Observer<'a>(pub(crate) &'a dyn Fn(u64, Duration));
+
 struct Batch {
     body: Vec<u8>,
     documents: u64,
@@ -64,7 +68,8 @@ pub(crate) async fn run(options: Load) -> Result<()> {
         size = size.zip(corpus::size(file)).map(|(sum, size)| sum + size);
         sources.push((file.display().to_string(), corpus::open(file, options.id_field.clone())?));
     }
-    let summary = send(&client, &options.index, sources, size, options.in_flight.into()).await?;
+    let summary =
+        send(&client, &options.index, sources, size, options.in_flight.into(), &Observer(&|_, _| {})).await?;
     if let Some(token) = &summary.token {
         // Whoever loads searches next: say "done" when that will find it all.
         let seen = SearchRequest::new("*").limit(0_usize).count("none").token(token.encode());
@@ -114,6 +119,7 @@ pub(crate) async fn send(
     sources: Vec<(String, Documents)>,
     size: Option<u64>,
     in_flight: usize,
+    observer: &Observer<'_>,
 ) -> Result<Summary> {
     let started = Instant::now();
     let (sender, mut batches) = tokio::sync::mpsc::channel::<Result<Batch>>(READ_AHEAD);
@@ -127,7 +133,7 @@ pub(crate) async fn send(
     while reading || !running.is_empty() {
         tokio::select! {
             batch = batches.recv(), if reading && running.len() < in_flight => match batch {
-                Some(Ok(batch)) => running.push(deliver(client, index, batch)),
+                Some(Ok(batch)) => running.push(deliver(client, index, batch, observer)),
                 Some(Err(error)) => {
                     broken = Some(error);
                     reading = false;
@@ -164,6 +170,17 @@ pub(crate) async fn send(
         Some(error) => Err(error),
         None => Ok(summary),
     }
+}
+
+/// The schema that a server would infer from these documents.
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn schema_of(sample: &[corpus::Document]) -> Result<model::schema::Schema> {
+    let documents: Vec<&str> =
+        sample.iter().filter_map(|document| std::str::from_utf8(&document.json).ok()).collect();
+    anyhow::ensure!(!documents.is_empty(), "there are no documents");
+    Ok(model::schema::infer(&documents))
 }
 
 fn read(sources: Vec<(String, Documents)>, sender: &tokio::sync::mpsc::Sender<Result<Batch>>) {
@@ -205,7 +222,7 @@ struct Delivered {
 }
 
 /// Sends a batch until every line is in or refused for good.
-async fn deliver(client: &Client, index: &str, batch: Batch) -> Result<Delivered> {
+async fn deliver(client: &Client, index: &str, batch: Batch, observer: &Observer<'_>) -> Result<Delivered> {
     let Batch { body, documents: _, read, first, source } = batch;
     let retry = Retry::default();
     let mut body = Bytes::from(body);
@@ -213,7 +230,9 @@ async fn deliver(client: &Client, index: &str, batch: Batch) -> Result<Delivered
     let mut numbers: Vec<u64> = Vec::new();
     let mut delivered = Delivered { accepted: 0, read, failures: Vec::new(), tokens: Vec::new() };
     for attempt in 0.. {
+        let begun = Instant::now();
         let written: Written = retry.run(|| client.documents(index, body.clone(), false)).await?;
+        (observer.0)(written.accepted, begun.elapsed());
         delivered.accepted += written.accepted;
         delivered.tokens.extend(written.token.and_then(|token| Token::decode(&token).ok()));
         let place = |line: u64| {

@@ -10,6 +10,8 @@
 //! what runs ─► gone from the coordinator ─► the internal listener likewise ─►
 //! owners publish what is pending.
 
+mod faults;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use model::ids::NodeId;
 use proto::admin::{NodeState, OWN, ROOT, SERVE};
 use root::Root;
 use runtime::telemetry::Metrics;
-use runtime::{CancellationToken, Clock, Deadline, OnError, Shutdown, TaskScope};
+use runtime::{CancellationToken, Clock, Deadline, OnError, Random, Shutdown, TaskScope};
 use store::Store;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -94,6 +96,12 @@ impl Running {
         let store = Store::open(&settings.store)
             .map_err(|error| anyhow::anyhow!("failed to open the store: {error}"))?;
         store.check().await.map_err(|error| anyhow::anyhow!("failed to open the store: {error}"))?;
+        let injected = settings.faults.clone().map(faults::Injected::new);
+        let faults = injected.as_ref().map(|injected| injected.faults.clone());
+        let store = match faults.clone() {
+            Some(faults) => store.slowed(move || faults.slow()),
+            None => store,
+        };
         let scopes: [TaskScope; 6] = std::array::from_fn(|_| TaskScope::new(&shutdown));
         let [front, inner, owners, member, governing, back] = scopes;
         back.spawn("metrics", OnError::Log, |token| metrics.clone().upkeep(token));
@@ -130,13 +138,14 @@ impl Running {
         directory.govern(node.clone(), reports.clone());
         let leaf = if settings.own || settings.serve {
             let parts = leaf::Parts { node: node.clone(), store: store.clone(), scope: owners.clone() };
-            let leaf = Leaf::new(
+            let leaf = Leaf::with_faults(
                 parts,
                 leaf::Settings {
                     data: leaf::Data::Folder(settings.data.join("leaf")),
                     disk_reserve_bytes: settings.disk_reserve_bytes,
                     ..leaf::Settings::default()
                 },
+                faults.clone(),
             )?;
             directory.insert(node.clone(), Arc::new(leaf.clone()));
             Some(leaf)
@@ -156,6 +165,7 @@ impl Running {
                 leaves: directory.clone(),
                 leaving: leaving.clone(),
                 own: own.clone(),
+                random: Random::from_system(),
             };
             let attempt_timeout = settings.attempt_timeout;
             Root::new(parts, root::Settings { attempt_timeout, ..root::Settings::default() })
@@ -178,10 +188,16 @@ impl Running {
         let health = Health { view: view.clone(), root: root.clone(), own, leaving: leaving.clone() };
         if let Some(listener) = internal {
             let service = leaf.clone().map(|leaf| Arc::new(leaf) as Arc<dyn proto::leaf::Leaf>);
-            let router = proto::internal::routes(service, reports, &proto::internal::Settings::default())
+            let accepted = proto::internal::Settings::default();
+            let routes = match faults {
+                Some(faults) => proto::internal::faulty_routes(service, reports, &accepted, faults),
+                None => proto::internal::routes(service, reports, &accepted),
+            };
+            let router = routes
                 .into_axum_router()
                 .reset_fallback()
                 .merge(shown(&metrics))
+                .merge(faults::routes(injected))
                 .merge(health.clone().routes());
             let serving = ServeSettings {
                 streams_max: INTERNAL_STREAMS_MAX,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, CommandFactory};
+use runtime::faults::Spec;
 use serde::Deserialize;
 use store::Location;
 
@@ -112,9 +113,26 @@ pub struct Options {
     /// Create an index, with an inferred schema, at its first write
     #[arg(long, env = "WINDROW_AUTO_CREATE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub auto_create: Option<bool>,
+    /// Allow faults to be injected into this node, for tests: with --faults, or
+    /// while it runs, at /debug/faults of --internal
+    #[arg(long, env = "WINDROW_ALLOW_FAULTS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub allow_faults: Option<bool>,
+    /// Faults to inject from the start, where --allow-faults is said
+    #[arg(long, env = "WINDROW_FAULTS", value_name = "JSON", value_parser = faults)]
+    pub faults: Option<Spec>,
     /// Which log lines to print, such as info or leaf=debug
     #[arg(long, env = "WINDROW_LOG", value_name = "FILTER")]
     pub log: Option<String>,
+}
+
+/// Reads faults as `--faults` and `/debug/faults` take them.
+///
+/// # Errors
+/// Says what is wrong and what would be accepted.
+pub fn faults(json: &str) -> Result<Spec, String> {
+    let spec: Spec = serde_json::from_str(json).map_err(|error| format!("these are no faults: {error}"))?;
+    spec.check(&proto::internal::CALLS)?;
+    Ok(spec)
 }
 
 /// Where nodes agree.
@@ -175,6 +193,8 @@ pub(crate) struct Settings {
     pub(crate) auto_create: bool,
     /// Show metrics to clients too.
     pub(crate) public_metrics: bool,
+    /// What is injected from the start; `None` where nothing ever may be.
+    pub(crate) faults: Option<Spec>,
     pub(crate) log: String,
 }
 
@@ -226,6 +246,15 @@ impl Settings {
         if !(LEASE.0..=LEASE.1).contains(&lease) {
             bail!("--lease is {lease:?}: choose {:?} to {:?}", LEASE.0, LEASE.1);
         }
+        let allowed = options.allow_faults.unwrap_or(false);
+        if let Some(faults) = &options.faults {
+            if !allowed {
+                bail!(
+                    "faults are given and not allowed: take them away, or add --allow-faults (allow_faults = true) where nobody relies on this node"
+                );
+            }
+            faults.check(&proto::internal::CALLS).map_err(|error| anyhow::anyhow!("--faults: {error}"))?;
+        }
         let span = |said: Option<Span>, default| said.map_or(default, |span| span.0);
         let settings = Self {
             root: is(Role::Root),
@@ -248,6 +277,7 @@ impl Settings {
             disk_reserve_bytes: options.disk_reserve_mb.map_or(default.disk_reserve_bytes, |mb| mb << 20),
             auto_create: options.auto_create.unwrap_or(false),
             public_metrics: false,
+            faults: allowed.then(|| options.faults.unwrap_or_default()),
             log: options.log.unwrap_or(default.log),
         };
         if let Some(id) = &settings.node_id {
@@ -282,6 +312,7 @@ impl Default for Settings {
             disk_reserve_bytes: leaf::Settings::default().disk_reserve_bytes,
             auto_create: false,
             public_metrics: false,
+            faults: None,
             log: "info".to_owned(),
         }
     }
@@ -327,6 +358,8 @@ pub(crate) fn with_file(options: Options, file: Option<&Path>) -> Result<Options
         attempt_timeout: options.attempt_timeout.or(file.attempt_timeout),
         disk_reserve_mb: options.disk_reserve_mb.or(file.disk_reserve_mb),
         auto_create: options.auto_create.or(file.auto_create),
+        allow_faults: options.allow_faults.or(file.allow_faults),
+        faults: options.faults.or(file.faults),
         log: options.log.or(file.log),
     })
 }
@@ -378,6 +411,25 @@ mod tests {
         assert!(settings.own && !settings.serve && !settings.root);
         let members = vec!["a:1".to_owned(), "b:2".to_owned()];
         assert_eq!(settings.agreement, Agreement::Etcd { members, prefix: "windrow/".to_owned() });
+    }
+
+    #[test]
+    fn faults_are_a_table_that_must_be_allowed() {
+        let told = |allow: &str, faults: &str| {
+            let needed = "store = \"file:///x\"\ncoordinator = \"embedded\"\n";
+            options(&format!("{needed}{allow}[faults]\n{faults}")).and_then(Settings::node)
+        };
+        let table = "errors = 0.5\ndelay = { length = { constant = \"5ms\" } }\n";
+        let spec = told("allow_faults = true\n", table).unwrap().faults;
+        assert_eq!(spec, faults(r#"{"errors": 0.5, "delay": {"length": {"constant": "5ms"}}}"#).ok());
+        let error = |allow, faults| told(allow, faults).unwrap_err().to_string();
+        for not in ["", "allow_faults = false\n"] {
+            assert!(error(not, table).contains("allow_faults = true"), "{}", error(not, table));
+        }
+        let wild = error("allow_faults = true\n", "drops = 7\n");
+        assert!(wild.contains("--faults: drops is 7; it must be 0 to 1"), "{wild}");
+        let unknown = error("allow_faults = true\n", "dorps = 1\n");
+        assert!(unknown.contains("unknown field `dorps`, expected one of `seed`"), "{unknown}");
     }
 
     #[test]

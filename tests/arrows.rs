@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What each crate may know of ours.
-const ALLOWED: [(&str, &[&str]); 12] = [
+const ALLOWED: [(&str, &[&str]); 13] = [
     ("model", &[]),
     ("runtime", &[]),
     ("proto", &["model", "runtime"]),
@@ -13,9 +13,16 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("leaf", &["model", "runtime", "proto", "store", "cluster"]),
     ("root", &["model", "runtime", "proto", "store", "cluster"]),
     ("edge", &["model", "runtime", "proto"]),
-    ("testkit", &["model", "runtime", "proto", "store", "cluster", "client", "leaf", "root"]),
+    ("testkit", &["model", "runtime", "proto", "store", "cluster", "client", "leaf", "root", "load"]),
     ("cache", &["model", "runtime", "proto", "cluster"]),
-    ("windrow", &["model", "runtime", "proto", "store", "cluster", "client", "leaf", "root", "edge"]),
+    ("load", &["runtime", "proto", "client"]),
+    (
+        "windrow",
+        &[
+            "model", "runtime", "proto", "store", "cluster", "client", "leaf", "root", "edge", "load",
+            "testkit",
+        ],
+    ),
 ];
 
 /// Crates of others that only some of ours may know.

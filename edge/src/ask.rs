@@ -14,9 +14,9 @@ use runtime::Deadline;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::duration;
 use crate::problem::Problem;
 use crate::settings::Settings;
+use runtime::duration;
 
 /// The keys of a search.
 pub(crate) const KEYS: [&str; 12] = [

@@ -6,8 +6,8 @@ use model::settings::Definition;
 use proto::admin::{ClusterState, IndexInfo, ShardState};
 use serde::{Deserialize, Serialize};
 
-use crate::duration;
 use crate::problem::Problem;
+use runtime::duration;
 
 const KEYS: [&str; 6] = ["shards", "copies", "schema", "refresh_interval", "min_coverage", "max_stale"];
 

@@ -16,7 +16,6 @@
 mod answer;
 mod ask;
 mod documents;
-mod duration;
 mod grpc;
 mod health;
 mod http;
@@ -32,9 +31,9 @@ pub mod fake;
 #[cfg(test)]
 mod tests;
 
-pub use duration::parse as parse_duration;
 pub use http::{ROUTES, Route};
 pub use metrics::describe as describe_metrics;
+pub use runtime::duration::parse as parse_duration;
 pub use serve::{ServeSettings, serve};
 pub use service::Edge;
 pub use settings::Settings;

@@ -1,55 +1,117 @@
 //! Which replica of each shard a query asks.
 //!
-//! For now: the fewest calls, and turns. Choosing by load comes here too.
+//! Two random choices, of which the less loaded is taken (Mitzenmacher, "The
+//! Power of Two Choices in Randomized Load Balancing", 2001): nearly as even as
+//! always taking the least loaded, and several roots whose figures are a little
+//! old do not all run to the same leaf.
 
 use std::collections::BTreeMap;
 
 use crate::ids::NodeId;
 
 /// A replica as the chooser sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Replica<'a> {
     /// The leaf.
     pub node: &'a NodeId,
     /// How little is to be hoped from it, 0 being nothing against it. A worse
     /// one is asked only where there is no better.
     pub doubt: u8,
+    /// How much it has to do; less is better. All of one question are in the
+    /// same unit.
+    pub load: f64,
+}
+
+/// How one of several replicas, against which nothing speaks, is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// Any.
+    Random,
+    /// The less loaded of two.
+    #[default]
+    TwoChoices,
+}
+
+/// A stream of numbers for one query's choices: splitmix64 (Steele, Lea and
+/// Flood, 2014).
+#[derive(Clone, Debug)]
+pub struct Draw(u64);
+
+impl Draw {
+    /// A stream; queries have different seeds.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A number below `end`; 0 where `end` is 0.
+    pub fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^= word >> 31;
+        // The high half of the product: even enough, and without a division.
+        ((u128::from(word) * end as u128) >> 64) as usize
+    }
+}
+
+/// One of `replicas`, all equally good otherwise.
+fn pick<'a, 'r>(replicas: &'r [Replica<'a>], policy: Policy, draw: &mut Draw) -> Option<&'r Replica<'a>> {
+    let first = draw.below(replicas.len());
+    let one = replicas.get(first)?;
+    if policy == Policy::Random || replicas.len() == 1 {
+        return Some(one);
+    }
+    // Another than the first, each as likely as any.
+    let second = (first + 1 + draw.below(replicas.len() - 1)) % replicas.len();
+    let other = replicas.get(second)?;
+    Some(if other.load < one.load { other } else { one })
 }
 
 /// Picks a leaf for each shard and groups the shards by leaf. `shards` holds
-/// the replicas of each; one without any is in no group. `turn` differs from
-/// query to query, so that leaves take turns. A leaf that can take every shard
-/// comes first: one call is the cheapest answer.
+/// the replicas of each, each leaf once; one without any is in no group. A leaf
+/// that can take every shard is preferred, and one that is asked already: the
+/// fewest calls are the cheapest answer.
 #[must_use]
-pub fn cover<'a>(shards: &[Vec<Replica<'a>>], turn: u64) -> BTreeMap<&'a NodeId, Vec<usize>> {
-    let mut takers: BTreeMap<&NodeId, Vec<usize>> = BTreeMap::new();
-    for (shard, replicas) in shards.iter().enumerate() {
-        let Some(least) = replicas.iter().map(|replica| replica.doubt).min() else { continue };
-        for replica in replicas.iter().filter(|replica| replica.doubt == least) {
-            let taken = takers.entry(replica.node).or_default();
-            if taken.last() != Some(&shard) {
-                taken.push(shard);
-            }
+pub fn cover<'a>(
+    shards: &[Vec<Replica<'a>>],
+    policy: Policy,
+    draw: &mut Draw,
+) -> BTreeMap<&'a NodeId, Vec<usize>> {
+    // Those of each shard that least speaks against.
+    let best: Vec<Vec<Replica<'a>>> = shards
+        .iter()
+        .map(|replicas| {
+            let least = replicas.iter().map(|replica| replica.doubt).min();
+            replicas.iter().filter(|replica| Some(replica.doubt) == least).copied().collect()
+        })
+        .collect();
+    let mut groups: BTreeMap<&NodeId, Vec<usize>> = BTreeMap::new();
+    let Some(begin) = best.first() else { return groups };
+    let everywhere = |replica: &&Replica<'a>| {
+        best.iter().all(|replicas| replicas.iter().any(|other| other.node == replica.node))
+    };
+    let whole: Vec<Replica<'a>> = begin.iter().filter(everywhere).copied().collect();
+    if let Some(one) = pick(&whole, policy, draw) {
+        groups.insert(one.node, (0..shards.len()).collect());
+        return groups;
+    }
+    // The first shards choose, the others follow where they can; so that each
+    // shard is among the first as often as any.
+    let begin = draw.below(best.len());
+    for shard in (begin..best.len()).chain(0..begin) {
+        let asked: Vec<Replica<'a>> =
+            best[shard].iter().filter(|replica| groups.contains_key(replica.node)).copied().collect();
+        let among = if asked.is_empty() { &best[shard] } else { &asked };
+        if let Some(one) = pick(among, policy, draw) {
+            groups.entry(one.node).or_default().push(shard);
         }
     }
-    let mut order: Vec<(bool, u64, &NodeId)> =
-        takers.iter().map(|(node, taken)| (taken.len() < shards.len(), draw(node, turn), *node)).collect();
-    order.sort_unstable();
-    let mut free = vec![true; shards.len()];
-    let mut groups = BTreeMap::new();
-    for (_, _, node) in order {
-        let mut taken = takers.remove(node).unwrap_or_default();
-        taken.retain(|shard| std::mem::take(&mut free[*shard]));
-        if !taken.is_empty() {
-            groups.insert(node, taken);
-        }
+    for taken in groups.values_mut() {
+        taken.sort_unstable();
     }
     groups
-}
-
-/// A leaf's place in this turn.
-fn draw(node: &NodeId, turn: u64) -> u64 {
-    xxhash_rust::xxh3::xxh3_64_with_seed(node.0.as_bytes(), turn)
 }
 
 #[cfg(test)]
@@ -61,7 +123,11 @@ mod tests {
     }
 
     fn fine(node: &NodeId) -> Replica<'_> {
-        Replica { node, doubt: 0 }
+        Replica { node, doubt: 0, load: 0.0 }
+    }
+
+    fn covers<'a>(shards: &[Vec<Replica<'a>>], seed: u64) -> BTreeMap<&'a NodeId, Vec<usize>> {
+        cover(shards, Policy::TwoChoices, &mut Draw::new(seed))
     }
 
     #[test]
@@ -70,11 +136,12 @@ mod tests {
         let mut shards: Vec<Vec<Replica<'_>>> =
             (0..8).map(|s| vec![fine(&nodes[s % 5]), fine(&nodes[(s + 2) % 5])]).collect();
         shards.push(Vec::new());
-        for turn in 0..100 {
-            let mut asked: Vec<usize> = cover(&shards, turn).into_values().flatten().collect();
+        for seed in 0..100 {
+            let mut asked: Vec<usize> = covers(&shards, seed).into_values().flatten().collect();
             asked.sort_unstable();
             assert_eq!(asked, (0..8).collect::<Vec<_>>());
         }
+        assert!(covers(&[], 0).is_empty());
     }
 
     #[test]
@@ -84,8 +151,8 @@ mod tests {
             .map(|s| vec![fine(&nodes[0]), fine(&nodes[1]), fine(&nodes[2])][..2 + s % 2].to_vec())
             .collect();
         let mut times = [0; 3];
-        for turn in 0..1_000 {
-            let groups = cover(&shards, turn);
+        for seed in 0..1_000 {
+            let groups = covers(&shards, seed);
             assert_eq!(groups.len(), 1);
             times[nodes.iter().position(|node| groups.contains_key(node)).unwrap()] += 1;
         }
@@ -96,13 +163,33 @@ mod tests {
     #[test]
     fn a_doubtful_replica_is_asked_only_where_there_is_no_better() {
         let nodes = nodes(2);
-        let shards = [
-            vec![Replica { node: &nodes[0], doubt: 1 }, fine(&nodes[1])],
-            vec![Replica { node: &nodes[0], doubt: 1 }],
-        ];
-        for turn in 0..10 {
-            let groups = cover(&shards, turn);
+        let doubted = Replica { doubt: 1, ..fine(&nodes[0]) };
+        let shards = [vec![doubted, fine(&nodes[1])], vec![doubted]];
+        for seed in 0..10 {
+            let groups = covers(&shards, seed);
             assert_eq!((&groups[&nodes[0]], &groups[&nodes[1]]), (&vec![1], &vec![0]));
         }
+    }
+
+    #[test]
+    fn of_two_the_less_loaded_is_taken_and_none_is_taken_always() {
+        let nodes = nodes(3);
+        let shards = [nodes
+            .iter()
+            .zip([5.0, 1.0, 3.0])
+            .map(|(node, load)| Replica { load, ..fine(node) })
+            .collect::<Vec<_>>()];
+        let mut times = [0; 3];
+        for seed in 0..3_000 {
+            let taken = *covers(&shards, seed).keys().next().unwrap();
+            times[nodes.iter().position(|node| node == taken).unwrap()] += 1;
+        }
+        // Each pair is drawn a third of the time; the most loaded never wins.
+        assert_eq!(times[0], 0);
+        assert!((1_900..2_100).contains(&times[1]) && (900..1_100).contains(&times[2]), "{times:?}");
+        let any: std::collections::BTreeSet<_> = (0..100)
+            .flat_map(|seed| cover(&shards, Policy::Random, &mut Draw::new(seed)).into_keys())
+            .collect();
+        assert_eq!(any.len(), 3);
     }
 }

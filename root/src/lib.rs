@@ -13,6 +13,7 @@
 mod admin;
 mod fields;
 mod gather;
+mod loads;
 pub mod metrics;
 mod root;
 mod scatter;

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::choice::Policy;
 use model::ids::{IndexName, NodeId};
 use model::token::Token;
 use proto::leaf::Leaf;
 use proto::search::Request;
 use proto::{Error, leaf};
-use runtime::{CancellationToken, Deadline};
+use runtime::{CancellationToken, Deadline, Random};
 use store::Store;
 use tokio::sync::watch;
 
@@ -30,6 +31,11 @@ pub struct Settings {
     /// How long a search whose generation is gone is begun again: a new cut, or
     /// a replica that catches up, takes a part of a second.
     pub restart_within: Duration,
+    /// How long a leaf that failed is asked last: about as long as its lease
+    /// takes to end, if it is gone.
+    pub doubted_for: Duration,
+    /// How one of several replicas is taken.
+    pub choice: Policy,
 }
 
 impl Default for Settings {
@@ -39,6 +45,8 @@ impl Default for Settings {
             owner_within: Duration::from_secs(10),
             attempt_timeout: Duration::from_millis(500),
             restart_within: Duration::from_secs(3),
+            doubted_for: Duration::from_secs(3),
+            choice: Policy::default(),
         }
     }
 }
@@ -58,6 +66,8 @@ pub struct Parts {
     pub leaving: CancellationToken,
     /// What else this node waits for before it is ready: its own replicas.
     pub own: Arc<Own>,
+    /// For its choices.
+    pub random: Random,
 }
 
 /// Says what of its own part in a view a node still lacks.

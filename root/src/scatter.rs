@@ -9,24 +9,21 @@
 //! replica at the generation that was asked for, or the whole is an error.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use cluster::{Index, View};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Either, select, try_join_all};
-use model::choice::{self, Replica};
+use model::choice::{self, Draw, Replica};
 use model::ids::{Generation, IndexUid, NodeId, ShardId};
 use proto::leaf::{Leaf, ShardAt};
 use proto::{Error, Kind};
 use tokio::time::Instant;
 
+use crate::loads::Loads;
 use crate::root::Root;
 
-/// How long a leaf that failed is asked last: about as long as its lease takes
-/// to end, if it is gone.
-const DOUBTED_FOR: Duration = Duration::from_secs(3);
 /// How long a replica that lacked a generation is asked last.
 const LAGGING_FOR: Duration = Duration::from_secs(1);
 /// Replicas remembered as lagging.
@@ -34,7 +31,7 @@ const LAGGING_MAX: u64 = 100_000;
 
 /// What this root remembers of its leaves' failures.
 pub(crate) struct Memory {
-    turn: AtomicU64,
+    loads: Loads,
     doubted: RwLock<BTreeMap<NodeId, Instant>>,
     lagging: moka::sync::Cache<(NodeId, IndexUid, ShardId), Generation>,
 }
@@ -42,8 +39,7 @@ pub(crate) struct Memory {
 impl Default for Memory {
     fn default() -> Self {
         Self {
-            // Roots begin their turns at different places.
-            turn: AtomicU64::new(rand::random()),
+            loads: Loads::default(),
             doubted: RwLock::default(),
             lagging: moka::sync::Cache::builder().max_capacity(LAGGING_MAX).time_to_live(LAGGING_FOR).build(),
         }
@@ -51,11 +47,11 @@ impl Default for Memory {
 }
 
 impl Memory {
-    fn doubt(&self, node: &NodeId) {
+    fn doubt(&self, node: &NodeId, time: Duration) {
         let now = Instant::now();
         let mut doubted = self.doubted.write().unwrap_or_else(PoisonError::into_inner);
         doubted.retain(|_, until| *until > now);
-        doubted.insert(node.clone(), now + DOUBTED_FOR);
+        doubted.insert(node.clone(), now + time);
     }
 
     fn trust(&self, node: &NodeId) {
@@ -70,7 +66,7 @@ impl Memory {
         doubted.get(node).is_some_and(|until| *until > Instant::now())
     }
 
-    fn note(&self, node: &NodeId, uid: &IndexUid, asked: &[ShardAt], error: &Error) {
+    fn note(&self, node: &NodeId, uid: &IndexUid, asked: &[ShardAt], error: &Error, doubted_for: Duration) {
         match error.kind {
             Kind::Gone => {
                 for at in asked {
@@ -82,7 +78,7 @@ impl Memory {
                     }
                 }
             }
-            _ => self.doubt(node),
+            _ => self.doubt(node, doubted_for),
         }
     }
 }
@@ -151,6 +147,8 @@ impl<T: Send> Question<'_, T> {
             Err(error) => return self.elsewhere(shards, tried, error).await,
         };
         self.root.metrics().leaf_calls.increment(1);
+        let doubted_for = self.root.settings().doubted_for;
+        let _sent = memory.loads.send(&node, shards.len());
         let part = |answer| vec![Part { node: node.clone(), shards: shards.clone(), answer }];
         let mut call = (self.call)(leaf, shards.clone());
         let patience = self.root.settings().attempt_timeout;
@@ -161,13 +159,13 @@ impl<T: Send> Question<'_, T> {
             }
             Ok(Err(error)) => {
                 if movable(&error) {
-                    memory.note(&node, &self.pinned.uid, &shards, &error);
+                    memory.note(&node, &self.pinned.uid, &shards, &error, doubted_for);
                 }
                 self.elsewhere(shards, tried, error).await
             }
             // Late: another is asked too, and the first good answer wins.
             Err(_) => {
-                memory.doubt(&node);
+                memory.doubt(&node, doubted_for);
                 self.root.metrics().late.increment(1);
                 let second = self.ask_beside(shards.clone(), tried);
                 match select(call, second).await {
@@ -195,6 +193,7 @@ impl<T: Send> Question<'_, T> {
             return Err(error);
         }
         self.root.metrics().elsewhere.increment(1);
+        self.root.memory().loads.keep(|node| self.view.known_node(node).is_some());
         match self.ask_beside(shards, tried).await {
             // That there is nobody else says less than why the first failed.
             Err(other) if other.kind == Kind::Unavailable => Err(error),
@@ -235,15 +234,21 @@ impl Root {
                     .holders(at.shard)
                     .iter()
                     .filter(|node| !tried.contains(*node) && view.known_node(node).is_some());
-                known.map(|node| Replica { node, doubt: doubt(node, at) }).collect()
+                known
+                    .map(|node| Replica {
+                        node,
+                        doubt: doubt(node, at),
+                        load: memory.loads.unanswered(node) as f64,
+                    })
+                    .collect()
             })
             .collect();
         if let Some(at) = shards.iter().zip(&replicas).find(|(_, replicas)| replicas.is_empty()) {
             return Err(Error::unavailable(format!("no live leaf serves shard {}: retry", at.0.shard))
                 .retry_after(Duration::from_secs(1)));
         }
-        let turn = memory.turn.fetch_add(1, Ordering::Relaxed);
-        let groups = choice::cover(&replicas, turn);
+        let mut draw = Draw::new(self.parts().random.u64());
+        let groups = choice::cover(&replicas, self.settings().choice, &mut draw);
         Ok(groups
             .into_iter()
             .map(|(node, taken)| (node.clone(), taken.into_iter().map(|at| shards[at]).collect()))

@@ -52,6 +52,7 @@ impl Store {
         let (bytes, checksum) = spawn_blocking(move || digest(&from)).await.map_err(Cause::from)??;
         let file = FileRef { name, path: path.to_string(), bytes, checksum };
         if let Some(to) = self.on_disk(&file.path) {
+            self.pause().await;
             let (from, expected) = (local.to_owned(), file.clone());
             let linked = spawn_blocking(move || link_in(&from, &to, &expected)).await;
             if linked.map_err(Cause::from)?? {
@@ -98,6 +99,9 @@ impl Store {
     /// [`Kind::NotFound`](crate::Kind::NotFound) when it was collected.
     pub async fn fetch_file_to(&self, file: &FileRef, to: &Folder) -> Result<(), Error> {
         let (source, dest, expected) = (self.on_disk(&file.path), to.to_owned(), file.clone());
+        if source.is_some() {
+            self.pause().await;
+        }
         let there = spawn_blocking(move || link_out(source.as_deref(), &dest, &expected)).await;
         if there.map_err(Cause::from)?? {
             return Ok(());

@@ -6,6 +6,7 @@
 //! Store          typed objects over any object store          store, files
 //!   s3           what is particular about buckets              s3
 //!   check        asking at start-up whether it works           check
+//!   slow         waiting on purpose, for tests                 slow
 //!   log          put-if-absent, and what its outcomes mean    log
 //!   shard        taking a shard, appending, publishing        shard
 //!   index        creating and deleting an index               index
@@ -32,6 +33,7 @@ pub mod manifest;
 pub mod names;
 mod s3;
 mod shard;
+mod slow;
 mod store;
 pub mod wal;
 

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::{Path as Folder, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -25,6 +26,7 @@ use crate::log::Put;
 use crate::manifest::Manifest;
 use crate::names::Entry;
 use crate::s3::Bucket;
+use crate::slow::Slow;
 use crate::wal::Record;
 use crate::{Deadline, cuts, definition, files, keys, names};
 
@@ -36,6 +38,8 @@ struct Inner {
     objects: Arc<dyn ObjectStore>,
     home: Home,
     draw: Draw,
+    /// What delays operations on purpose, where that is allowed.
+    slow: Option<Slow>,
     /// One permit for each part of a file that is being downloaded.
     downloads: Semaphore,
 }
@@ -96,15 +100,32 @@ impl Store {
     /// The same objects with nonces and uids from `draw`, for simulation.
     #[must_use]
     pub fn drawing(&self, draw: impl Fn() -> u128 + Send + Sync + 'static) -> Self {
-        Self::build(Arc::clone(&self.0.objects), self.0.home.clone(), Box::new(draw))
+        Self::build(Arc::clone(&self.0.objects), self.0.home.clone(), Box::new(draw), self.0.slow.clone())
+    }
+
+    /// The same objects; `delay` draws how long each operation waits before it
+    /// begins, for tests.
+    #[must_use]
+    pub fn slowed(&self, delay: impl Fn() -> Option<Duration> + Send + Sync + 'static) -> Self {
+        let slow = Slow::new(Arc::clone(&self.0.objects), delay);
+        let objects = Arc::new(slow.clone());
+        Self::build(objects, self.0.home.clone(), Box::new(rand::random::<u128>), Some(slow))
     }
 
     pub(crate) fn at_home(objects: Arc<dyn ObjectStore>, home: Home) -> Self {
-        Self::build(objects, home, Box::new(rand::random::<u128>))
+        Self::build(objects, home, Box::new(rand::random::<u128>), None)
     }
 
-    fn build(objects: Arc<dyn ObjectStore>, home: Home, draw: Draw) -> Self {
-        Self(Arc::new(Inner { objects, home, draw, downloads: Semaphore::new(files::DOWNLOADS_MAX) }))
+    fn build(objects: Arc<dyn ObjectStore>, home: Home, draw: Draw, slow: Option<Slow>) -> Self {
+        let downloads = Semaphore::new(files::DOWNLOADS_MAX);
+        Self(Arc::new(Inner { objects, home, draw, slow, downloads }))
+    }
+
+    /// Waits where an operation of the objects would that goes past them.
+    pub(crate) async fn pause(&self) {
+        if let Some(slow) = &self.0.slow {
+            slow.wait().await;
+        }
     }
 
     pub(crate) fn downloads(&self) -> &Semaphore {

@@ -5,3 +5,4 @@ pub mod ledger;
 pub mod local;
 pub mod oracle;
 pub mod processes;
+pub mod simulator;

@@ -50,7 +50,8 @@ pub enum Transport {
     Tcp,
 }
 
-struct Nobody;
+/// Nobody to tell of created indexes.
+pub(crate) struct Nobody;
 
 #[async_trait]
 impl Registry for Nobody {
@@ -101,6 +102,7 @@ impl Local {
             leaves: directory.clone(),
             leaving: runtime::CancellationToken::new(),
             own: Arc::new(|_| Ok(())),
+            random: runtime::Random::from_system(),
         };
         let root = Root::new(parts, root::Settings::default());
         Ok(Self { store, root, leaves: made, directory, view, scope })

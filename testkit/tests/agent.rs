@@ -1,7 +1,5 @@
 //! What a leaf's agent says in the coordinator, where answers get lost.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -12,7 +12,7 @@ use model::settings::Definition;
 use proto::Error;
 use proto::controller::{Held, Served};
 use proto::leaf::ShardAt;
-use runtime::{CancellationToken, Deadline, OnError, Pool, PoolError, TaskScope};
+use runtime::{CancellationToken, Deadline, Faults, OnError, Pool, PoolError, TaskScope};
 use store::Store;
 use tokio::sync::Notify;
 
@@ -110,6 +110,8 @@ struct Inner {
     parts: Parts,
     settings: Settings,
     pool: Pool,
+    /// What holds the pool's threads on purpose, where that is allowed.
+    faults: Option<Faults>,
     caches: Caches,
     metrics: Metrics,
     shards: RwLock<HashMap<Key, Shard>>,
@@ -143,6 +145,14 @@ impl Leaf {
     /// # Errors
     /// When its folders cannot be made.
     pub fn new(parts: Parts, settings: Settings) -> Result<Self, Error> {
+        Self::with_faults(parts, settings, None)
+    }
+
+    /// The same; `faults` hold the threads that search, as a slow disk does.
+    ///
+    /// # Errors
+    /// When its folders cannot be made.
+    pub fn with_faults(parts: Parts, settings: Settings, faults: Option<Faults>) -> Result<Self, Error> {
         if let Data::Folder(folder) = &settings.data {
             // What was fetched is of use again, once its checksum is checked;
             // what an owner was writing is not.
@@ -170,6 +180,7 @@ impl Leaf {
             parts,
             settings,
             pool,
+            faults,
             caches: Caches::default(),
             metrics: Metrics::new(),
             shards: RwLock::default(),
@@ -505,7 +516,11 @@ impl Leaf {
         deadline: Deadline,
         work: impl FnOnce(&runtime::Cancel) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let job = self.0.pool.run(deadline, work);
+        let faults = self.0.faults.clone();
+        let job = self.0.pool.run(deadline, move |cancel| match faults {
+            Some(faults) if !faults.hold(cancel) => Err(expired()),
+            _ => work(cancel),
+        });
         match tokio::time::timeout_at(deadline.instant(), job).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(error)) => Err(pool_error(error)),

@@ -12,10 +12,12 @@
 
 mod client;
 mod convert;
+mod faults;
 mod server;
 
 pub use client::{Remote, connect};
-pub use server::{Settings, routes};
+pub use faults::CALLS;
+pub use server::{Settings, faulty_routes, routes};
 
 /// Largest message: a record's worth of operations, or a page of the largest
 /// documents.

@@ -7,12 +7,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt;
 use model::ids::ShardId;
-use runtime::Deadline;
+use runtime::{Deadline, Faults};
 use tokio::sync::Semaphore;
+use tonic::codegen::http::HeaderMap;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
+use tower::Layer;
 
+use super::faults::FaultLayer;
 use super::v1::controller_server::{Controller, ControllerServer};
 use super::v1::leaf_server::{Leaf, LeafServer};
 use super::{MESSAGE_BYTES_MAX, convert, v1};
@@ -44,17 +47,48 @@ pub fn routes(
     controller: Arc<dyn controller::Controller>,
     settings: &Settings,
 ) -> Routes {
+    let (leaf, controller) = services(leaf, controller, settings);
+    let mut routes = Routes::new(controller);
+    if let Some(leaf) = leaf {
+        routes = routes.add_service(leaf);
+    }
+    routes
+}
+
+/// The same services; their calls meet `faults` first.
+#[must_use]
+pub fn faulty_routes(
+    leaf: Option<Arc<dyn leaf::Leaf>>,
+    controller: Arc<dyn controller::Controller>,
+    settings: &Settings,
+    faults: Faults,
+) -> Routes {
+    let (leaf, controller) = services(leaf, controller, settings);
+    let layer = FaultLayer::new(faults, settings.calls_max);
+    let mut routes = Routes::new(layer.layer(controller));
+    if let Some(leaf) = leaf {
+        routes = routes.add_service(layer.layer(leaf));
+    }
+    routes
+}
+
+type Services =
+    (Option<LeafServer<Service<dyn leaf::Leaf>>>, ControllerServer<Service<dyn controller::Controller>>);
+
+fn services(
+    leaf: Option<Arc<dyn leaf::Leaf>>,
+    controller: Arc<dyn controller::Controller>,
+    settings: &Settings,
+) -> Services {
     let calls = Arc::new(Semaphore::new(settings.calls_max));
     let controller = ControllerServer::new(Service { inner: controller, calls: calls.clone() })
         .max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let mut routes = Routes::new(controller);
-    if let Some(leaf) = leaf {
-        let service = LeafServer::new(Service { inner: leaf, calls })
+    let leaf = leaf.map(|leaf| {
+        LeafServer::new(Service { inner: leaf, calls })
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        routes = routes.add_service(service);
-    }
-    routes
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    });
+    (leaf, controller)
 }
 
 struct Service<T: ?Sized> {
@@ -66,8 +100,7 @@ impl<T: ?Sized> Service<T> {
     /// Admits a call and runs it; a panic in it is its own error.
     async fn run<V>(&self, call: impl Future<Output = Result<V, Error>>) -> Result<Response<V>, Status> {
         let Ok(_permit) = self.calls.try_acquire() else {
-            let full = Error::overloaded("this node works on too many calls: retry in a moment");
-            return Err(full.retry_after(Duration::from_millis(100)).into());
+            return Err(full().into());
         };
         match AssertUnwindSafe(call).catch_unwind().await {
             Ok(Ok(answer)) => Ok(Response::new(answer)),
@@ -78,10 +111,20 @@ impl<T: ?Sized> Service<T> {
     }
 }
 
+/// Refuses a call beyond those that are worked on.
+pub(super) fn full() -> Error {
+    Error::overloaded("this node works on too many calls: retry in a moment")
+        .retry_after(Duration::from_millis(100))
+}
+
 /// When the caller stops waiting, from `grpc-timeout`.
-fn deadline(metadata: &MetadataMap) -> Deadline {
-    let told = metadata.get("grpc-timeout").and_then(|text| text.to_str().ok()).and_then(timeout);
+pub(super) fn deadline_of(headers: &HeaderMap) -> Deadline {
+    let told = headers.get("grpc-timeout").and_then(|text| text.to_str().ok()).and_then(timeout);
     Deadline::after(told.unwrap_or(TIMEOUT_DEFAULT))
+}
+
+fn deadline(metadata: &MetadataMap) -> Deadline {
+    deadline_of(metadata.as_ref())
 }
 
 /// A timeout as gRPC writes it: at most 8 digits and a unit.

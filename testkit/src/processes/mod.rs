@@ -44,6 +44,9 @@ pub struct Plan {
     pub zones: Vec<&'static str>,
     /// Whether objects are in S3 instead of a shared folder.
     pub s3: bool,
+    /// Whether nodes reach each other and etcd without our links between, which
+    /// cost time and CPU; nothing can be cut then.
+    pub direct: bool,
     /// Further arguments of every node.
     pub arguments: Vec<String>,
 }
@@ -58,6 +61,7 @@ impl Plan {
             roles: Vec::new(),
             zones: Vec::new(),
             s3: false,
+            direct: false,
             arguments: vec!["--lease".into(), "2s".into(), "--log".into(), "info".into()],
         }
     }
@@ -84,6 +88,8 @@ pub struct Node {
     pub id: String,
     /// A client of its public listener.
     pub client: Client,
+    /// Where it listens to other nodes, behind the link.
+    pub address: SocketAddr,
     /// The link from the other nodes.
     pub internal: Proxy,
     /// The link to etcd.
@@ -134,14 +140,17 @@ impl Cluster {
             let inbound = Proxy::start(internal, &scope).await?;
             let to_etcd = Proxy::start(etcd.address().parse()?, &scope).await?;
             let data = folder.join(&id);
+            let agreement =
+                if plan.direct { etcd.address().to_owned() } else { to_etcd.address().to_string() };
+            let advertised = if plan.direct { internal } else { inbound.address() };
             let mut arguments = vec![
                 "node".to_owned(),
                 format!("--store={store}"),
-                format!("--coordinator=etcd://{}", to_etcd.address()),
+                format!("--coordinator=etcd://{agreement}"),
                 format!("--data={}", data.display()),
                 format!("--public={public}"),
                 format!("--internal={internal}"),
-                format!("--advertise={}", inbound.address()),
+                format!("--advertise={advertised}"),
                 format!("--node-id={id}"),
             ];
             arguments.extend(plan.roles.get(number).map(|roles| format!("--roles={roles}")));
@@ -151,6 +160,7 @@ impl Cluster {
             let mut node = Node {
                 root,
                 client: Client::new(&format!("http://{public}"))?,
+                address: internal,
                 internal: inbound,
                 etcd: to_etcd,
                 data,

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
 
 const UNITS: [(&str, f64); 5] = [("us", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3_600.0)];
 
@@ -24,10 +24,11 @@ pub fn parse(text: &str) -> Option<Duration> {
 }
 
 /// What a refusal says.
-pub(crate) const EXPECTED: &str = "a duration such as \"500ms\", \"2s\" or \"1m\"";
+pub const EXPECTED: &str = "a duration such as \"500ms\", \"2s\" or \"1m\"";
 
 /// Prints whole milliseconds in the largest unit that is exact.
-pub(crate) fn print_ms(ms: u64) -> String {
+#[must_use]
+pub fn print_ms(ms: u64) -> String {
     match ms {
         0 => "0s".into(),
         ms if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
@@ -37,9 +38,9 @@ pub(crate) fn print_ms(ms: u64) -> String {
     }
 }
 
-/// A duration in a JSON body.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Text(pub(crate) Duration);
+/// A duration in a JSON body or a settings file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Text(pub Duration);
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -57,6 +58,17 @@ impl<'de> Deserialize<'de> for Text {
             }
         }
         deserializer.deserialize_str(Reader)
+    }
+}
+
+impl Serialize for Text {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let us = self.0.as_micros();
+        if us.is_multiple_of(1_000) {
+            serializer.collect_str(&format_args!("{}ms", us / 1_000))
+        } else {
+            serializer.collect_str(&format_args!("{us}us"))
+        }
     }
 }
 
