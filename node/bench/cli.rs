@@ -20,6 +20,8 @@ pub enum Bench {
     Shards(Shards),
     /// Stop one leaf after another of a local cluster, and see who feels it
     Tail(Tail),
+    /// Send a local cluster twice what it can do, and see how it comes back
+    Overload(Overload),
     /// Simulate a cluster of any size in virtual time
     Sim(Sim),
     /// Say how two reports differ, and whether it is noise
@@ -186,8 +188,8 @@ pub struct Shards {
     /// Nodes of the local cluster; above 1 it needs etcd
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub nodes: usize,
-    /// Part of the capacity at one shard that is sent to each
-    #[arg(long, default_value_t = 0.5, value_name = "SHARE")]
+    /// Part of the capacity at the first number that is sent to each
+    #[arg(long, default_value_t = 0.3, value_name = "SHARE")]
     pub load: f64,
     /// How long each number is measured
     #[arg(long, default_value = "15s", value_parser = duration, value_name = "TIME")]
@@ -230,6 +232,41 @@ pub struct Tail {
     /// Runs of each kind
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub runs: u32,
+    /// Seed of everything drawn
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+    /// Where results go
+    #[command(flatten)]
+    pub out: Out,
+}
+
+/// Options of `bench overload`.
+#[derive(Args, Clone, Debug)]
+pub struct Overload {
+    /// Leaves
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub leaves: usize,
+    /// Shards of the index
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub shards: u32,
+    /// Copies of each shard
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub copies: u32,
+    /// Documents to generate
+    #[arg(long, default_value_t = 20_000, value_name = "N")]
+    pub documents: usize,
+    /// Part of the capacity that is sent before and after
+    #[arg(long, default_value_t = 0.5, value_name = "SHARE")]
+    pub load: f64,
+    /// Times the capacity that is sent in between
+    #[arg(long, default_value_t = 2.0, value_name = "TIMES")]
+    pub times: f64,
+    /// How long
+    #[arg(long, default_value = "5s", value_parser = duration, value_name = "TIME")]
+    pub overload: Duration,
+    /// How long before, and three times as long after
+    #[arg(long, default_value = "8s", value_parser = duration, value_name = "TIME")]
+    pub calm: Duration,
     /// Seed of everything drawn
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,

@@ -116,7 +116,6 @@ async fn measure(
         answered: latency.len(),
         latency,
         moments,
-        server_cpu: cpu,
         own_cpu: ::load::system::own_cpu() - own,
         ..Run::default()
     };

@@ -4,6 +4,7 @@
 pub mod cli;
 mod cluster;
 mod load;
+mod overload;
 mod run;
 mod shards;
 mod sim;
@@ -28,6 +29,7 @@ pub(crate) async fn run(bench: Bench) -> Result<()> {
         Bench::Load(options) => load::run(options).await,
         Bench::Shards(options) => shards::run(options).await,
         Bench::Tail(options) => tail::run(options).await,
+        Bench::Overload(options) => overload::run(options).await,
         Bench::Sim(options) => sim::run(&options),
         Bench::Compare(options) => {
             let (before, after) = (Report::read(&options.before)?, Report::read(&options.after)?);

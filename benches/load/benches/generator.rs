@@ -88,7 +88,7 @@ fn main() {
         Pace::Open { rate: 2_000.0, arrivals: Arrivals::Poisson },
         Pace::Open { rate: 8_000.0, arrivals: Arrivals::Poisson },
     ] {
-        let (run, cpu) = run(&url, pace);
+        let (run, cpu) = run(&url, pace.clone());
         // The warm-up's requests cost as much, and are a ninth of all.
         let requests = run.answered as f64 * 9.0 / 8.0;
         println!(

@@ -17,12 +17,12 @@ use crate::meter::{Ended, Meter, Outcome};
 use crate::pacer::Pacer;
 use crate::queries::Queries;
 use crate::report::{Moment, Run};
-use crate::schedule::{Arrivals, Schedule};
+use crate::schedule::{Arrivals, Phase, Schedule};
 use crate::servers::Servers;
 use crate::target::Target;
 
 /// When requests are sent.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pace {
     /// By a schedule, so many a second.
@@ -30,6 +30,14 @@ pub enum Pace {
         /// Requests a second.
         rate: f64,
         /// How they are spread.
+        arrivals: Arrivals,
+    },
+    /// By a schedule, one rate after another; together they last as long as the
+    /// step.
+    Phases {
+        /// The rates.
+        phases: Vec<Phase>,
+        /// How arrivals are spread.
         arrivals: Arrivals,
     },
     /// Each when an earlier one has ended: so many are always in flight. It
@@ -65,8 +73,15 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
 impl Step {
     fn check(&self) -> Result<()> {
-        match self.pace {
+        match &self.pace {
+            Pace::Phases { phases, .. } => {
+                ensure!(
+                    !phases.is_empty() && phases.iter().all(|phase| phase.rate > 0.0 && phase.rate <= 1e6),
+                    "each phase needs a rate above 0 and up to 1000000"
+                );
+            }
             Pace::Open { rate, .. } => {
+                let rate = *rate;
                 ensure!(
                     rate > 0.0 && rate <= 1e6,
                     "a rate of {rate} requests a second: give one above 0 and up to 1000000"
@@ -78,6 +93,7 @@ impl Step {
                 );
             }
             Pace::Closed { in_flight } => {
+                let in_flight = *in_flight;
                 ensure!(in_flight > 0, "nothing is in flight: give a number above 0");
                 ensure!(
                     in_flight <= self.in_flight_max,
@@ -102,11 +118,17 @@ impl Step {
         mut progress: impl FnMut(Duration, &Moment),
     ) -> Result<Run> {
         self.check()?;
-        let (offered, mut schedule, mut room) = match self.pace {
+        let (offered, mut schedule, mut room) = match &self.pace {
             Pace::Open { rate, arrivals } => {
-                (Some(rate), Some(Schedule::new(rate, arrivals, self.seed)), self.in_flight_max)
+                (Some(*rate), Some(Schedule::new(*rate, *arrivals, self.seed)), self.in_flight_max)
             }
-            Pace::Closed { in_flight } => (None, None, in_flight),
+            Pace::Phases { phases, arrivals } => {
+                let schedule = Schedule::phases(phases, *arrivals, self.seed);
+                let sent: f64 = phases.iter().map(|phase| phase.rate * phase.time.as_secs_f64()).sum();
+                let whole = (self.warm_up + self.duration).as_secs_f64();
+                (Some(sent / whole), Some(schedule), self.in_flight_max)
+            }
+            Pace::Closed { in_flight } => (None, None, *in_flight),
         };
         let whole = self.warm_up + self.duration;
         let mut meter = Meter::new(&self.name, offered, self.warm_up, self.duration);
@@ -134,7 +156,9 @@ impl Step {
                 room -= 1;
                 flights.push(self.one(target, queries.draw(&mut random), begun, intended));
             }
-            if sampled + SAMPLE_EVERY <= now && samples.is_empty() {
+            // And one where the warm-up ends, from which on all is counted.
+            let warm = sampled < self.warm_up && now >= self.warm_up;
+            if (warm || sampled + SAMPLE_EVERY <= now) && samples.is_empty() {
                 sampled = now;
                 samples.push(servers.sample());
                 if let Some(moment) = meter.recent(now) {
@@ -145,7 +169,11 @@ impl Step {
                 break;
             }
             let due = if room > 0 { next.filter(|at| *at < whole) } else { None };
-            let due = due.unwrap_or(now + SAMPLE_EVERY).min(sampled + SAMPLE_EVERY).max(now);
+            let mut due = due.unwrap_or(now + SAMPLE_EVERY).min(sampled + SAMPLE_EVERY);
+            if sampled < self.warm_up {
+                due = due.min(self.warm_up);
+            }
+            let due = due.max(now);
             tokio::select! {
                 biased;
                 Some(ended) = flights.next(), if !flights.is_empty() => {
@@ -185,13 +213,11 @@ pub fn doubts(run: &Run, step: &Step) -> Vec<String> {
     }
     let lag = run.lag.percentile(99.0);
     if step.pace_is_open() && lag > 1_000 && lag * 10 > run.latency.percentile(99.0) {
-        let cpu = run.own_cpu / (step.warm_up + step.duration).as_secs_f64();
         doubts.push(format!(
-            "{}: the generator fell behind: 1 % of the requests were sent over {:.1} ms late (it used {:.0} % of a core, \
-             and at most {} requests were to be in flight). Lower the rate, or run it on another machine.",
+            "{}: the generator fell behind: 1 % of the requests were sent over {:.1} ms late, with at most {} in \
+             flight. Lower the rate, or run it on another machine.",
             run.name,
             lag as f64 / 1e3,
-            cpu * 100.0,
             step.in_flight_max
         ));
     }
@@ -200,6 +226,6 @@ pub fn doubts(run: &Run, step: &Step) -> Vec<String> {
 
 impl Step {
     fn pace_is_open(&self) -> bool {
-        matches!(self.pace, Pace::Open { .. })
+        !matches!(self.pace, Pace::Closed { .. })
     }
 }

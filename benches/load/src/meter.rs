@@ -120,7 +120,6 @@ impl Meter {
     /// Notes what the servers say, so long after the beginning.
     pub(crate) fn sample(&mut self, at: Duration, sample: Sample) {
         if at < self.warm_up {
-            self.begun = Some(sample.clone());
             self.last = Some(sample);
             return;
         }
@@ -132,8 +131,11 @@ impl Meter {
         if let Some(last) = self.last.replace(sample.clone()) {
             // The last second that has ended by now.
             let ended = us(at.saturating_sub(self.warm_up)).saturating_sub(500_000) / 1_000_000;
-            if let Some(moment) = usize::try_from(ended).ok().and_then(|at| self.run.moments.get_mut(at)) {
-                let seconds = sample.at.saturating_duration_since(last.at).as_secs_f64().max(0.001);
+            let seconds = sample.at.saturating_duration_since(last.at).as_secs_f64();
+            // Two samples that are near each other say nothing.
+            if let Some(moment) = usize::try_from(ended).ok().and_then(|at| self.run.moments.get_mut(at))
+                && seconds > 0.5
+            {
                 moment.counters = sample.since(&last).collect();
                 moment.server_cpu = sample.cpu.zip(last.cpu).map(|(now, then)| (now - then) / seconds);
             }

@@ -166,7 +166,8 @@ async fn a_rate_beyond_what_can_be_sent_is_said() {
     ] {
         let step = Step { duration: Duration::from_secs(1), ..step(pace) };
         let queries = Queries::of(["hay".to_owned()]);
-        let target = Http::new(std::slice::from_ref(&url), "papers", queries.texts(), &Default::default()).unwrap();
+        let target =
+            Http::new(std::slice::from_ref(&url), "papers", queries.texts(), &Default::default()).unwrap();
         let servers = Servers::of(&client::Client::new(&url).unwrap()).await;
         let error = step.run(&target, &queries, &servers, |_, _| {}).await.unwrap_err();
         assert!(error.to_string().contains(says), "{error}");

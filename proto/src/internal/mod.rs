@@ -19,6 +19,31 @@ pub use client::{Remote, connect};
 pub use faults::CALLS;
 pub use server::{Settings, faulty_routes, routes};
 
+/// A leaf's answer as it travels, without its frame: for benches, which measure
+/// what it costs.
+pub mod wire {
+    use prost::Message;
+
+    use super::v1;
+    use crate::Error;
+    use crate::leaf::Found;
+
+    /// What a leaf sends.
+    #[must_use]
+    pub fn encode(found: Found) -> Vec<u8> {
+        v1::SearchResponse::from(found).encode_to_vec()
+    }
+
+    /// What a root reads of it.
+    ///
+    /// # Errors
+    /// When it is no leaf's answer.
+    pub fn decode(bytes: &[u8]) -> Result<Found, Error> {
+        let message = v1::SearchResponse::decode(bytes);
+        message.map_err(|error| Error::internal(format!("no leaf's answer: {error}")))?.try_into()
+    }
+}
+
 /// Largest message: a record's worth of operations, or a page of the largest
 /// documents.
 const MESSAGE_BYTES_MAX: usize = 128 << 20;
