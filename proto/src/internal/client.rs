@@ -1,6 +1,8 @@
 //! Calling another node.
 
+use std::future::poll_fn;
 use std::io;
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,6 +11,7 @@ use model::ids::{IndexUid, NodeId, Seq, ShardId};
 use model::statistics::Statistics;
 use runtime::Deadline;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Response, Status};
 
@@ -41,25 +44,49 @@ const LATE: Duration = Duration::from_millis(20);
 pub fn connect(address: &str) -> Result<Channel, Error> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|error| Error::invalid(format!("the address {address:?} is wrong ({error})")))?;
-    let connector = tower::service_fn(|uri: Uri| async move {
-        let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or_default());
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let said = |error: &dyn std::fmt::Display| io::Error::other(format!("{NOT_CONNECTED} ({error})"));
-        let connected = tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect((host, port))).await;
-        let stream = match connected {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(said(&error)),
-            Err(_) => return Err(said(&"it takes too long")),
-        };
-        stream.set_nodelay(true)?;
-        Ok(TokioIo::new(stream))
-    });
+    let connector = tower::service_fn(|uri: Uri| fresh(move || stream(uri.clone())));
     Ok(endpoint
         .http2_keep_alive_interval(PROBE_EVERY)
         .keep_alive_timeout(PROBE_EVERY)
         .keep_alive_while_idle(true)
         .http2_adaptive_window(true)
         .connect_with_connector_lazy(connector))
+}
+
+async fn stream(uri: Uri) -> io::Result<TokioIo<TcpStream>> {
+    let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or_default());
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let said = |error: &dyn std::fmt::Display| io::Error::other(format!("{NOT_CONNECTED} ({error})"));
+    let connected = tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect((host, port))).await;
+    let stream = match connected {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(said(&error)),
+        Err(_) => return Err(said(&"it takes too long")),
+    };
+    stream.set_nodelay(true)?;
+    Ok(TokioIo::new(stream))
+}
+
+/// Tries, and tries once more where a failure is of the past: what connects is
+/// driven by the calls that wait for it alone, so that an attempt which they
+/// gave up stays where it is, and its failure would meet whoever calls next.
+///
+/// # Errors
+/// As `attempt`.
+pub async fn fresh<T, F: Future<Output = io::Result<T>>>(attempt: impl Fn() -> F) -> io::Result<T> {
+    let mut trying = Box::pin(attempt());
+    let mut driven = Instant::now();
+    poll_fn(move |context| {
+        let left = std::mem::replace(&mut driven, Instant::now()).elapsed() > 2 * CONNECT_WITHIN;
+        match trying.as_mut().poll(context) {
+            Poll::Ready(Err(_)) if left => {
+                trying = Box::pin(attempt());
+                trying.as_mut().poll(context)
+            }
+            outcome => outcome,
+        }
+    })
+    .await
 }
 
 /// Another node. Clones share its connection.

@@ -15,7 +15,7 @@ mod convert;
 mod faults;
 mod server;
 
-pub use client::{Remote, connect};
+pub use client::{Remote, connect, fresh};
 pub use faults::CALLS;
 pub use server::{Settings, faulty_routes, routes};
 
