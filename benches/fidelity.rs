@@ -183,6 +183,7 @@ async fn scenario(case: &Case, client: &Client) -> Scenario {
         network: Network::default(),
         cancel: Text(Duration::ZERO),
         root: Distribution::Constant(Text(Duration::ZERO)),
+        hedging: true,
         stalls: case.stalls.map(|(length, every)| Stalls {
             every: Text(Duration::from_millis(every)),
             length: Text(Duration::from_millis(length)),

@@ -80,8 +80,12 @@ fn choose_of_six(bencher: Bencher<'_, '_>, shards: usize) {
 }
 
 fn choose<'a>(bencher: Bencher<'_, '_>, shards: usize, node: impl Fn(usize, usize) -> &'a NodeId) {
-    let replica =
-        |shard, copy| Replica { node: node(shard, copy), doubt: 0, load: ((shard + copy) % 5) as f64 };
+    let replica = |shard, copy| Replica {
+        node: node(shard, copy),
+        doubt: 0,
+        load: ((shard + copy) % 5) as f64,
+        far: false,
+    };
     let all: Vec<Vec<Replica<'_>>> =
         (0..shards).map(|shard| (0..3).map(|copy| replica(shard, copy)).collect()).collect();
     let mut draw = Draw::new(1);
@@ -135,7 +139,13 @@ fn found(hits: u32, documents: bool) -> Found {
         address: Address { segment: 3, doc: number * 1_000 },
         document: documents.then(|| document(number)),
     };
-    Found { hits: (0..hits).map(hit).collect(), matches: Some(9_876), bounded: false, profile: None }
+    Found {
+        hits: (0..hits).map(hit).collect(),
+        matches: Some(9_876),
+        bounded: false,
+        profile: None,
+        load: None,
+    }
 }
 
 const ANSWERS: [(u32, bool); 3] = [(10, false), (100, false), (10, true)];

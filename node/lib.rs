@@ -42,6 +42,11 @@ pub fn run(arguments: Arguments) -> ExitCode {
         clap_complete::generate(shell, &mut command, "windrow", &mut std::io::stdout());
         return OK.into();
     }
+    if matches!(arguments.command, Command::Up(_) | Command::Node(_) | Command::Bench(_))
+        && let Err(error) = runtime::system::raise_open_files()
+    {
+        eprintln!("windrow: the limit of open files stays as it is ({error}): raise it with ulimit -n");
+    }
     let built = match arguments.command {
         // A load takes one core and leaves the others to what it measures.
         Command::Bench(_) => tokio::runtime::Builder::new_current_thread().enable_all().build(),

@@ -166,6 +166,7 @@ impl Running {
                 leaving: leaving.clone(),
                 own: own.clone(),
                 random: Random::from_system(),
+                scope: inner.clone(),
             };
             let attempt_timeout = settings.attempt_timeout;
             Root::new(parts, root::Settings { attempt_timeout, ..root::Settings::default() })

@@ -45,9 +45,11 @@ pub(crate) fn json(answer: &Answer) -> Vec<u8> {
             coverage.shards, coverage.answered
         ),
     );
-    for (place, shard) in coverage.missing.iter().enumerate() {
-        let comma = if place > 0 { "," } else { "" };
-        push(&mut out, format_args!("{comma}{shard}"));
+    for (place, missing) in coverage.missing.iter().enumerate() {
+        if place > 0 {
+            out.push(b',');
+        }
+        serialise(&mut out, missing);
     }
     push(&mut out, format_args!("],\"documents\":"));
     serialise(&mut out, &coverage.documents);
@@ -103,7 +105,7 @@ mod tests {
 
     use model::gather::Total;
     use model::ids::{CutNumber, IndexUid, ShardId};
-    use proto::search::{Coverage, Document, Profile};
+    use proto::search::{Coverage, Document, Missing, Profile};
 
     use super::*;
 
@@ -118,7 +120,9 @@ mod tests {
             coverage: Coverage {
                 shards: 4,
                 answered: 2,
-                missing: vec![ShardId(1), ShardId(3)],
+                missing: [(1, "dead"), (3, "slow")]
+                    .map(|(shard, reason)| Missing { shard: ShardId(shard), reason: reason.to_owned() })
+                    .to_vec(),
                 documents: 0.5,
             },
             uid: IndexUid::from_bits(1),
@@ -135,7 +139,7 @@ mod tests {
             text,
             "{\"hits\":[{\"id\":\"a\\\"\\n\\u0001\",\"score\":0.3,\"document\":{\"x\" : 1.0}},\
              {\"id\":\"b\",\"score\":11.0}],\"total\":{\"value\":10000,\"relation\":\"gte\"},\
-             \"coverage\":{\"shards\":4,\"answered\":2,\"missing\":[1,3],\"documents\":0.5},\
+             \"coverage\":{\"shards\":4,\"answered\":2,\"missing\":[{\"shard\":1,\"reason\":\"dead\"},{\"shard\":3,\"reason\":\"slow\"}],\"documents\":0.5},\
              \"cut\":12,\"took_us\":812}"
                 .replace("0.3,", &format!("{:?},", 0.1_f32 + 0.2))
         );

@@ -50,6 +50,7 @@ pub(crate) struct Ask {
     pub(crate) token: Option<String>,
     pub(crate) at: Option<u64>,
     pub(crate) profile: bool,
+    pub(crate) min_coverage: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -98,7 +99,6 @@ impl Ask {
         if let Some((key, _)) = to_come.iter().find(|(_, value)| value.is_some()) {
             return Err(not_yet(key));
         }
-        min_coverage(body.min_coverage)?;
         Ok(Self {
             query: body.query,
             filter: body.filter,
@@ -110,6 +110,7 @@ impl Ask {
             token: body.token,
             at: body.at,
             profile: body.profile.unwrap_or(false),
+            min_coverage: body.min_coverage,
         })
     }
 
@@ -154,7 +155,7 @@ impl Ask {
                         _ => return Err(wrong(known, &value, "true or false")),
                     }
                 }
-                "min_coverage" => min_coverage(Some(number(known, &value)?))?,
+                "min_coverage" => ask.min_coverage = Some(number(known, &value)?),
                 _ => return Err(not_yet(known)),
             }
         }
@@ -176,6 +177,7 @@ impl Ask {
             token: message.token,
             at: message.at,
             profile: message.profile,
+            min_coverage: message.min_coverage,
         })
     }
 
@@ -201,6 +203,11 @@ impl Ask {
                 "fields names more than {FIELDS_MAX} fields; leave it out to get whole documents"
             )));
         }
+        if self.min_coverage.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
+            return Err(Problem::invalid(
+                "min_coverage must be 0 to 1: the share of the documents that an answer must cover",
+            ));
+        }
         let Some(query) = self.query else {
             return Err(Problem::invalid("query is missing; \"*\" finds every document"));
         };
@@ -216,6 +223,7 @@ impl Ask {
             fields: self.fields,
             count: self.count,
             deadline,
+            min_coverage: self.min_coverage,
             token: self.token.as_deref().map(token).transpose()?,
             at: self.at.map(CutNumber),
             profile: self.profile,
@@ -228,17 +236,6 @@ const TO_COME: [&str; 6] = ["cursor", "sort", "highlight", "aggs", "max_stale", 
 
 fn not_yet(key: &str) -> Problem {
     Problem::invalid(format!("{key} is not supported yet; leave it out"))
-}
-
-fn min_coverage(share: Option<f64>) -> Result<(), Problem> {
-    match share {
-        None => Ok(()),
-        Some(share) if !(0.0..=1.0).contains(&share) => Err(Problem::invalid("min_coverage must be 0 to 1")),
-        Some(share) if share < 1.0 => Err(Problem::invalid(
-            "min_coverage below 1 is not supported yet; leave it out: an answer covers all or is an error",
-        )),
-        Some(_) => Ok(()),
-    }
 }
 
 fn parsed(part: &str, text: &str, settings: &Settings) -> Result<Query, Problem> {

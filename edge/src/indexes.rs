@@ -41,9 +41,7 @@ pub(crate) fn definition(body: &[u8]) -> Result<Definition, Problem> {
     if let Some(duration::Text(interval)) = body.refresh_interval {
         definition.refresh_interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
     }
-    if body.min_coverage.is_some_and(|share| share != 1.0) {
-        return Err(Problem::invalid("min_coverage below 1 is not supported yet; leave it out"));
-    }
+    definition.min_coverage = body.min_coverage.unwrap_or(definition.min_coverage);
     if body.max_stale.is_some_and(|stale| !stale.0.is_zero()) {
         return Err(Problem::invalid("max_stale is not supported yet; leave it out"));
     }

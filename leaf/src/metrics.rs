@@ -20,6 +20,11 @@ pub const SEARCHES: &str = "windrow_leaf_searches_total";
 /// Documents scored.
 pub const SCORED: &str = "windrow_leaf_documents_scored_total";
 
+/// Searches refused since too many were there.
+pub const SHED: &str = "windrow_leaf_shed_total";
+/// Searches that are taken at one time.
+pub const LIMIT: &str = "windrow_leaf_limit";
+
 /// Shards that are open here.
 pub const SHARDS_HELD: &str = "windrow_leaf_shards_held";
 /// Shards whose writes are taken here.

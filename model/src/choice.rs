@@ -20,7 +20,12 @@ pub struct Replica<'a> {
     /// How much it has to do; less is better. All of one question are in the
     /// same unit.
     pub load: f64,
+    /// Whether it is in another zone than who asks.
+    pub far: bool,
 }
+
+/// How many times as loaded a near replica must be for a far one to be taken.
+const FAR: f64 = 2.0;
 
 /// How one of several replicas, against which nothing speaks, is taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,7 +63,15 @@ impl Draw {
 
 /// One of `replicas`, all equally good otherwise.
 fn pick<'a, 'r>(replicas: &'r [Replica<'a>], policy: Policy, draw: &mut Draw) -> Option<&'r Replica<'a>> {
-    let first = draw.below(replicas.len());
+    // One of the near ones against any other: nearness yields to load.
+    let near = replicas.iter().filter(|replica| !replica.far).count();
+    let first = match near {
+        0 => draw.below(replicas.len()),
+        _ => {
+            let place = draw.below(near);
+            replicas.iter().enumerate().filter(|(_, replica)| !replica.far).nth(place)?.0
+        }
+    };
     let one = replicas.get(first)?;
     if policy == Policy::Random || replicas.len() == 1 {
         return Some(one);
@@ -66,7 +79,8 @@ fn pick<'a, 'r>(replicas: &'r [Replica<'a>], policy: Policy, draw: &mut Draw) ->
     // Another than the first, each as likely as any.
     let second = (first + 1 + draw.below(replicas.len() - 1)) % replicas.len();
     let other = replicas.get(second)?;
-    Some(if other.load < one.load { other } else { one })
+    let factor = if other.far && !one.far { FAR } else { 1.0 };
+    Some(if other.load * factor < one.load { other } else { one })
 }
 
 /// Picks a leaf for each shard and groups the shards by leaf. `shards` holds
@@ -123,7 +137,7 @@ mod tests {
     }
 
     fn fine(node: &NodeId) -> Replica<'_> {
-        Replica { node, doubt: 0, load: 0.0 }
+        Replica { node, doubt: 0, load: 0.0, far: false }
     }
 
     fn covers<'a>(shards: &[Vec<Replica<'a>>], seed: u64) -> BTreeMap<&'a NodeId, Vec<usize>> {
@@ -169,6 +183,18 @@ mod tests {
             let groups = covers(&shards, seed);
             assert_eq!((&groups[&nodes[0]], &groups[&nodes[1]]), (&vec![1], &vec![0]));
         }
+    }
+
+    #[test]
+    fn a_near_replica_is_taken_until_it_is_twice_as_loaded() {
+        let nodes = nodes(3);
+        let far = |node, load| Replica { load, far: true, ..fine(node) };
+        let times = |load| {
+            let shards =
+                [vec![Replica { load, ..fine(&nodes[0]) }, far(&nodes[1], 1.0), far(&nodes[2], 1.0)]];
+            (0..100).filter(|seed| covers(&shards, *seed).contains_key(&nodes[0])).count()
+        };
+        assert_eq!((times(1.0), times(1.9), times(2.1)), (100, 100, 0));
     }
 
     #[test]

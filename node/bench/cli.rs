@@ -252,8 +252,8 @@ pub struct Overload {
     /// Copies of each shard
     #[arg(long, default_value_t = 2, value_name = "N")]
     pub copies: u32,
-    /// Documents to generate
-    #[arg(long, default_value_t = 20_000, value_name = "N")]
+    /// Documents to generate; more make each query more work
+    #[arg(long, default_value_t = 50_000, value_name = "N")]
     pub documents: usize,
     /// Part of the capacity that is sent before and after
     #[arg(long, default_value_t = 0.5, value_name = "SHARE")]
@@ -267,6 +267,12 @@ pub struct Overload {
     /// How long before, and three times as long after
     #[arg(long, default_value = "8s", value_parser = duration, value_name = "TIME")]
     pub calm: Duration,
+    /// Then three times the capacity for so long, such as 30s
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub sustained: Option<Duration>,
+    /// How long a search may take before it is given up
+    #[arg(long, default_value = "2s", value_parser = duration, value_name = "TIME")]
+    pub timeout: Duration,
     /// Seed of everything drawn
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,

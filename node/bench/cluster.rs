@@ -96,3 +96,12 @@ pub(super) fn queries(count: usize, seed: u64) -> Queries {
         words.join(if random.random_range(0..2) == 0 { " AND " } else { " OR " })
     }))
 }
+
+/// Queries that are work: eight of the most frequent words, any of which will do.
+pub(super) fn heavy(count: usize, seed: u64) -> Queries {
+    let mut random = StdRng::seed_from_u64(seed ^ 0x51ed);
+    Queries::of((0..count).map(|_| {
+        let words: Vec<String> = (0..8).map(|_| word(random.random_range(0..200))).collect();
+        words.join(" OR ")
+    }))
+}

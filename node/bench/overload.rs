@@ -1,4 +1,9 @@
 //! `bench overload`: more than a cluster can do, for a while.
+//!
+//! ```text
+//!  closed loop ─► the peak ─► a part of it ─► twice of it ─► a part of it
+//!                             usual p99      goodput        back when?
+//! ```
 
 use std::time::Duration;
 
@@ -6,17 +11,29 @@ use ::load::generator::doubts;
 use ::load::report::{Moment, Run};
 use ::load::schedule::{Arrivals, Phase};
 use ::load::target::{Http, Shape};
-use ::load::{Pace, Servers, Step};
+use ::load::{Pace, Queries, Servers, Step};
 use anyhow::{Result, ensure};
 use serde_json::json;
 use testkit::processes::Node;
 
 use super::cli::Overload;
-use super::{capacity, cluster, finish, report, step, writable};
+use super::{cluster, finish, report, step, writable};
 
 const INDEX: &str = "bench-overload";
 const QUERIES: usize = 2_000;
+/// Hits of an answer: merging and sending them is work for the root too.
+const HITS: usize = 50;
 const WARM_UP: Duration = Duration::from_secs(2);
+/// Requests in flight in a closed loop; the best of them is the peak.
+const CLOSED: [usize; 3] = [4, 12, 36];
+const CLOSED_FOR: Duration = Duration::from_secs(5);
+/// Times the peak that is sustained.
+const SUSTAINED: f64 = 3.0;
+/// Requests that the generator holds at most: each may have a connection of its
+/// own, and they are files.
+const IN_FLIGHT_MAX: usize = 10_000;
+/// The part of a core beyond which the generator may hold back the rest.
+const BUSY: f64 = 0.8;
 
 pub(super) async fn run(options: Overload) -> Result<()> {
     writable(&options.out)?;
@@ -33,72 +50,222 @@ pub(super) async fn run(options: Overload) -> Result<()> {
     let layout = (options.shards, options.copies);
     cluster::fill(root, INDEX, layout, options.documents, options.seed).await?;
     nodes.whole(0, options.copies as usize).await?;
-    let queries = cluster::queries(QUERIES, options.seed);
-    let target = Http::new(&[root.url().to_owned()], INDEX, queries.texts(), &Shape::new())?;
+    let queries = cluster::heavy(QUERIES, options.seed);
+    let mut shape = Shape::new();
+    shape.insert("limit".into(), HITS.into());
+    shape.insert("count".into(), "exact".into());
+    shape.insert("timeout".into(), format!("{}ms", options.timeout.as_millis()).into());
+    let target = Http::new(&[root.url().to_owned()], INDEX, queries.texts(), &shape)?;
     let servers = Servers::of(root).await.with_processes(nodes.nodes.iter().filter_map(Node::pid));
-    let able = capacity(&target, &queries, &servers, options.seed).await?;
-    let phase = |times: f64, time| Phase { rate: able * times, time };
-    let phases = vec![
-        phase(options.load, WARM_UP + options.calm),
-        phase(options.times, options.overload),
-        phase(options.load, options.calm * 3),
-    ];
-    let one = Step {
-        name: format!("{} times the capacity for {:?}", options.times, options.overload),
-        pace: Pace::Phases { phases, arrivals: Arrivals::Poisson },
-        warm_up: WARM_UP,
-        duration: options.calm * 4 + options.overload,
-        timeout: Duration::from_secs(10),
-        in_flight_max: 10_000,
-        seed: options.seed,
-    };
+    let able = peak(&target, &queries, &servers, &options).await?;
+    let plan = surge(&options, able);
     let settings = json!({
         "leaves": options.leaves, "shards": options.shards, "copies": options.copies,
-        "documents": options.documents, "capacity_per_second": able, "step": one,
+        "documents": options.documents, "peak_per_second": able, "hits": HITS, "step": plan,
+        "timeout": options.timeout, "sustained": options.sustained,
     });
     let title = format!(
         "{} times what {} leaves can do, for {:?}, between {} of it",
         options.times, options.leaves, options.overload, options.load
     );
     let mut report = report("overload", &title, options.seed, settings);
-    let run = step(&target, &queries, &servers, &one).await?;
-    report.notes.extend(doubts(&run, &one));
-    report.notes.extend(verdict(&run, &options, able));
+    report.notes.push(format!("The peak in a closed loop is {able:.0} queries a second."));
+    let mut run = step(&target, &queries, &servers, &plan).await?;
+    report.notes.extend(doubts(&run, &plan));
+    report.notes.extend(verdict(&mut run, &options, able));
+    report.notes.extend(costs(&mut run));
     report.runs.push(run);
+    if let Some(time) = options.sustained {
+        let plan = open(&format!("{SUSTAINED} times the peak"), SUSTAINED * able, time, &options);
+        let mut run = step(&target, &queries, &servers, &plan).await?;
+        report.notes.extend(doubts(&run, &plan));
+        let share = 100.0 * run.throughput() / able;
+        run.figures.insert("goodput, % of the peak".into(), share);
+        report.notes.push(format!("{}: goodput is {share:.0} % of the peak.", run.name));
+        report.notes.extend(costs(&mut run));
+        report.runs.push(run);
+    }
     finish(&report, &options.out)
 }
 
+/// The most good answers a second in a closed loop.
+async fn peak(target: &Http, queries: &Queries, servers: &Servers, options: &Overload) -> Result<f64> {
+    let mut most = 0.0_f64;
+    for in_flight in CLOSED {
+        let full = Step {
+            name: format!("{in_flight} at a time"),
+            pace: Pace::Closed { in_flight },
+            warm_up: WARM_UP,
+            duration: CLOSED_FOR,
+            timeout: options.timeout * 2,
+            in_flight_max: in_flight,
+            seed: options.seed,
+        };
+        let run = step(target, queries, servers, &full).await?;
+        ensure!(run.answered > 0, "nothing was answered: {:?}", run.failed);
+        eprintln!(
+            "{in_flight} at a time: {:.0} a second, p50 {:.1} ms, p99 {:.1} ms, {} failed.",
+            run.throughput(),
+            run.latency.percentile(50.0) as f64 / 1e3,
+            run.latency.percentile(99.0) as f64 / 1e3,
+            run.failures()
+        );
+        most = most.max(run.throughput());
+    }
+    Ok(most)
+}
+
+/// Calm, too much, calm.
+fn surge(options: &Overload, able: f64) -> Step {
+    let phase = |times: f64, time| Phase { rate: able * times, time };
+    let phases = vec![
+        phase(options.load, WARM_UP + options.calm),
+        phase(options.times, options.overload),
+        phase(options.load, options.calm * 3),
+    ];
+    Step {
+        pace: Pace::Phases { phases, arrivals: Arrivals::Poisson },
+        ..open(
+            &format!("{} times the peak for {:?}", options.times, options.overload),
+            able,
+            options.calm * 4 + options.overload,
+            options,
+        )
+    }
+}
+
+fn open(name: &str, rate: f64, duration: Duration, options: &Overload) -> Step {
+    Step {
+        name: name.to_owned(),
+        pace: Pace::Open { rate, arrivals: Arrivals::Poisson },
+        warm_up: WARM_UP,
+        duration,
+        // Longer than the searches': who says that time is up is the server.
+        timeout: options.timeout * 2,
+        in_flight_max: IN_FLIGHT_MAX,
+        seed: options.seed,
+    }
+}
+
 /// What became of the answers during the overload, and when all was as before.
-fn verdict(run: &Run, options: &Overload, able: f64) -> Vec<String> {
+fn verdict(run: &mut Run, options: &Overload, able: f64) -> Vec<String> {
     let begin = options.calm.as_secs_f64();
     let end = begin + options.overload.as_secs_f64();
     let between = |from: f64, to: f64| run.moments.iter().filter(move |at| at.at > from && at.at <= to);
     let mut usual: Vec<u64> = between(0.0, begin).map(|moment| moment.p99).collect();
     usual.sort_unstable();
-    let Some(usual) = usual.get(usual.len() / 2).copied() else { return Vec::new() };
+    let Some(usual) = usual.get(usual.len() / 2).map(|us| *us as f64) else { return Vec::new() };
+    // In the first second what was calm is still ending.
     let during: Vec<&Moment> = between(begin + 1.0, end).collect();
     let answered = during.iter().map(|moment| moment.answered).sum::<u64>() as f64;
     let seconds: f64 = during.iter().map(|moment| moment.seconds).sum();
+    let share = 100.0 * answered / seconds.max(1.0) / able;
+    let worst = during.iter().map(|moment| moment.p99).max().unwrap_or(0) as f64;
+    let after: Vec<Moment> = between(end, f64::INFINITY).cloned().collect();
     let mut notes = vec![format!(
-        "During the overload {:.0} queries a second were answered: {:.0} % of the capacity in a closed loop.",
+        "During the overload {:.0} queries a second were answered, {share:.0} % of the peak, with a 99th percentile \
+         of at most {:.1} ms.",
         answered / seconds.max(1.0),
-        100.0 * answered / seconds.max(1.0) / able
+        worst / 1e3
     )];
-    // Back is when it stays so for three seconds.
-    let after: Vec<&Moment> = between(end, f64::INFINITY).collect();
-    let calm = |moment: &&Moment| moment.p99 as f64 <= usual as f64 * 1.1 && moment.failed == 0;
-    let back = after.windows(3).position(|three| three.iter().all(calm));
+    run.figures.insert("goodput in the overload, % of the peak".into(), share);
+    let back = back(&after, usual);
+    if let Some(back) = back {
+        run.figures.insert("until p99 is back, s".into(), back as f64);
+    }
     notes.push(match back {
         Some(seconds) => format!(
             "The 99th percentile was back within 10 % of its usual {:.1} ms after {seconds} s.",
-            usual as f64 / 1e3
+            usual / 1e3
         ),
         None => format!(
             "The 99th percentile was not back within 10 % of its usual {:.1} ms after {:.0} s: it was {:.1} ms.",
-            usual as f64 / 1e3,
+            usual / 1e3,
             (options.calm * 3).as_secs_f64(),
             after.last().map_or(0.0, |moment| moment.p99 as f64 / 1e3)
         ),
     });
     notes
+}
+
+/// Seconds after which the median of three seconds' 99th percentiles is within a
+/// tenth of the usual one and nothing fails: one second has too few answers to
+/// have the same percentile as the next.
+fn back(after: &[Moment], usual: f64) -> Option<usize> {
+    let calm = |three: &[Moment]| {
+        let mut p99: Vec<u64> = three.iter().map(|moment| moment.p99).collect();
+        p99.sort_unstable();
+        p99[1] as f64 <= usual * 1.1 && three.iter().all(|moment| moment.failed == 0)
+    };
+    after.windows(3).position(calm)
+}
+
+/// What refusals, attempts and late work cost.
+fn costs(run: &mut Run) -> Vec<String> {
+    let mut notes = Vec::new();
+    if !run.refusals.is_empty() {
+        let at = |percentile| run.refusals.percentile(percentile) as f64 / 1e3;
+        notes.push(format!(
+            "{}: {} were refused, in {:.2} ms at the median and {:.2} ms at the 99th percentile.",
+            run.name,
+            run.refusals.len(),
+            at(50.0),
+            at(99.0)
+        ));
+        let p99 = at(99.0);
+        run.figures.insert("p99 of refusals, ms".into(), p99);
+    }
+    let grown = |name: &str| run.counters.get(name).copied().unwrap_or(0.0);
+    let calls = grown("leaf calls");
+    let first = calls - grown("retries") - grown("hedges");
+    let started = grown("leaf work started");
+    let expired = grown("leaf work expired while it ran");
+    let figures = [
+        ("attempts per sub-request", calls / first, first),
+        ("expired work, % of what leaves started", 100.0 * expired / started, started),
+    ];
+    for (name, figure, of) in figures {
+        if of > 0.0 {
+            run.figures.insert(name.into(), figure);
+        }
+    }
+    let core = run.own_cpu / run.seconds.max(1.0);
+    if core > BUSY {
+        notes.push(format!(
+            "{}: the generator used {core:.2} of its one core, and may have been what held it back.",
+            run.name
+        ));
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moments(p99: &[(u64, u64)]) -> Vec<Moment> {
+        p99.iter().map(|(p99, failed)| Moment { p99: *p99, failed: *failed, ..Moment::default() }).collect()
+    }
+
+    #[test]
+    fn it_is_back_when_most_seconds_are_as_usual_and_none_fails() {
+        let after = moments(&[(900, 0), (90, 1), (100, 0), (300, 0), (109, 0), (500, 0)]);
+        assert_eq!(back(&after, 100.0), Some(2));
+        assert_eq!(back(&moments(&[(900, 0); 9]), 100.0), None);
+        assert_eq!(back(&[], 100.0), None);
+    }
+
+    #[test]
+    fn attempts_are_told_beside_the_first_ones() {
+        let mut run = Run { seconds: 1.0, ..Run::default() };
+        for (name, grown) in [("leaf calls", 103.0), ("retries", 1.0), ("hedges", 2.0)] {
+            run.counters.insert(name.into(), grown);
+        }
+        assert!(costs(&mut run).is_empty());
+        assert_eq!(run.figures.get("attempts per sub-request"), Some(&1.03));
+        run.own_cpu = 0.95;
+        (0..100).for_each(|us| run.refusals.record(us));
+        let notes = costs(&mut run).concat();
+        assert!(notes.contains("100 were refused") && notes.contains("0.95 of its one core"), "{notes}");
+    }
 }

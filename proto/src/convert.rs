@@ -113,6 +113,7 @@ impl TryFrom<v1::CreateIndexRequest> for Definition {
         definition.copies = message.copies.unwrap_or(definition.copies);
         definition.refresh_interval_ms =
             message.refresh_interval_ms.unwrap_or(definition.refresh_interval_ms);
+        definition.min_coverage = message.min_coverage.unwrap_or(definition.min_coverage);
         definition.check().map_err(|bad| Error::invalid(bad.0))?;
         Ok(definition)
     }
@@ -194,7 +195,12 @@ impl From<search::Answer> for v1::SearchResponse {
         let coverage = v1::Coverage {
             shards: answer.coverage.shards,
             answered: answer.coverage.answered,
-            missing: answer.coverage.missing.iter().map(|shard| shard.0).collect(),
+            missing: answer
+                .coverage
+                .missing
+                .into_iter()
+                .map(|missing| v1::Missing { shard: missing.shard.0, reason: missing.reason })
+                .collect(),
             documents: answer.coverage.documents,
         };
         Self {
@@ -235,7 +241,11 @@ impl TryFrom<v1::SearchResponse> for search::Answer {
             coverage: search::Coverage {
                 shards: coverage.shards,
                 answered: coverage.answered,
-                missing: coverage.missing.into_iter().map(ShardId).collect(),
+                missing: coverage
+                    .missing
+                    .into_iter()
+                    .map(|missing| search::Missing { shard: ShardId(missing.shard), reason: missing.reason })
+                    .collect(),
                 documents: coverage.documents,
             },
             uid: IndexUid::parse(&message.uid).ok_or_else(|| lacks("uid"))?,
@@ -255,6 +265,10 @@ impl From<search::Profile> for v1::Profile {
             search_us: leaf.search_us,
             strategy: leaf.strategy,
             scored: leaf.scored,
+            call: leaf.call,
+            outcome: leaf.outcome,
+            sent_us: leaf.sent_us,
+            took_us: leaf.took_us,
         };
         Self {
             plan: profile.plan,
@@ -273,6 +287,10 @@ impl From<v1::Profile> for search::Profile {
             search_us: leaf.search_us,
             strategy: leaf.strategy,
             scored: leaf.scored,
+            call: leaf.call,
+            outcome: leaf.outcome,
+            sent_us: leaf.sent_us,
+            took_us: leaf.took_us,
         };
         Self {
             plan: message.plan,
@@ -370,7 +388,8 @@ mod tests {
             score: 0.1 + 0.2,
             document: search::Document { id: "a".into(), source: "{}".into() },
         };
-        let coverage = search::Coverage { shards: 2, answered: 1, missing: vec![ShardId(1)], documents: 0.5 };
+        let lost = search::Missing { shard: ShardId(1), reason: "slow".into() };
+        let coverage = search::Coverage { shards: 2, answered: 1, missing: vec![lost], documents: 0.5 };
         let answer = search::Answer {
             hits: vec![hit],
             total: Some(gather::Total { value: 9, relation: Relation::Gte }),

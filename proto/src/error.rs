@@ -42,6 +42,8 @@ pub struct Error {
     pub retry_after: Option<Duration>,
     /// For [`Kind::Gone`]: the newest generation that the leaf has, by shard.
     pub newest: Vec<(model::ids::ShardId, model::ids::Generation)>,
+    /// The connection broke while the other side may have worked on the call.
+    pub cut_off: bool,
 }
 
 macro_rules! constructor {
@@ -56,7 +58,14 @@ macro_rules! constructor {
 impl Error {
     /// An error of `kind`.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), position: None, retry_after: None, newest: Vec::new() }
+        Self {
+            kind,
+            message: message.into(),
+            position: None,
+            retry_after: None,
+            newest: Vec::new(),
+            cut_off: false,
+        }
     }
 
     constructor!(/// Change the request.

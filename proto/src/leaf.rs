@@ -83,6 +83,17 @@ pub struct LeafHit {
     pub document: Option<Document>,
 }
 
+/// How busy a leaf is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Calls that are worked on.
+    pub running: u32,
+    /// Calls that wait.
+    pub queued: u32,
+    /// How long one is worked on, lately, in microseconds.
+    pub service_us: u32,
+}
+
 /// What a leaf found.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
@@ -95,6 +106,8 @@ pub struct Found {
     pub bounded: bool,
     /// Where the time went.
     pub profile: Option<LeafProfile>,
+    /// How busy the leaf is, where it says so.
+    pub load: Option<Load>,
 }
 
 /// Asks for the statistics of some terms, per shard.

@@ -44,6 +44,9 @@ pub struct Request {
     pub count: Count,
     /// When the caller stops waiting.
     pub deadline: Deadline,
+    /// The share of the cut's documents that an answer must cover, 0 to 1;
+    /// `None` is what the index says.
+    pub min_coverage: Option<f64>,
     /// Read at or after these writes.
     pub token: Option<Token>,
     /// Read exactly this cut, while it is kept.
@@ -79,9 +82,18 @@ pub struct Coverage {
     /// Shards that answered.
     pub answered: u32,
     /// Shards that did not.
-    pub missing: Vec<ShardId>,
+    pub missing: Vec<Missing>,
     /// Share of the cut's documents that the answer covers, 0 to 1.
     pub documents: f64,
+}
+
+/// A shard that an answer lacks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// The shard.
+    pub shard: ShardId,
+    /// `dead`, `slow`, `refused`, `expired` or `lagging`.
+    pub reason: String,
 }
 
 /// An answer.
@@ -130,6 +142,19 @@ pub struct LeafProfile {
     pub strategy: Vec<String>,
     /// Documents that were scored.
     pub scored: u64,
+    /// Which call for its shards it was: `first`, `hedge`, `retry`.
+    #[serde(default)]
+    pub call: String,
+    /// What became of it: `answered`, `cancelled` or the error.
+    #[serde(default)]
+    pub outcome: String,
+    /// From the beginning of the search to the call, in microseconds.
+    #[serde(default)]
+    pub sent_us: u64,
+    /// From the call to its end as the root saw it, in microseconds: what is
+    /// not queue and search is the way there and back.
+    #[serde(default)]
+    pub took_us: u64,
 }
 
 /// Anything that answers searches: a root, or a cache before it.

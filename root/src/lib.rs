@@ -11,15 +11,18 @@
 //! of `proto` and `model`.
 
 mod admin;
+pub mod admission;
 mod fields;
 mod gather;
-mod loads;
+mod memory;
 pub mod metrics;
 mod root;
 mod scatter;
 mod search;
+mod slow;
 mod statistics;
 mod write;
 
 pub use cluster::{Directory, Index, Registry, View};
+pub use metrics::Tally;
 pub use root::{Own, Parts, Root, Settings};

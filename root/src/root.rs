@@ -4,17 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::choice::Policy;
+use model::hedge;
 use model::ids::{IndexName, NodeId};
 use model::token::Token;
 use proto::leaf::Leaf;
 use proto::search::Request;
 use proto::{Error, leaf};
-use runtime::{CancellationToken, Deadline, Random};
+use runtime::{CancellationToken, Deadline, Random, TaskScope};
 use store::Store;
 use tokio::sync::watch;
 
-use crate::metrics::Metrics;
-use crate::scatter::Memory;
+use crate::admission::{self, Admission};
+use crate::memory::Memory;
+use crate::metrics::{Counts, Metrics, Tally};
+use crate::slow::Slow;
 use crate::statistics::Known;
 use cluster::{Directory, Index, Registry, View, from_store};
 
@@ -36,6 +39,16 @@ pub struct Settings {
     pub doubted_for: Duration,
     /// How one of several replicas is taken.
     pub choice: Policy,
+    /// Whether late calls are made to another leaf too.
+    pub hedging: bool,
+    /// How much.
+    pub hedge: hedge::Settings,
+    /// Leaves of this zone are asked first, while they are not busier.
+    pub zone: Option<String>,
+    /// How much is taken on at one time.
+    pub admission: admission::Settings,
+    /// Searches that take longer are logged; none where it is zero.
+    pub slow_query: Duration,
 }
 
 impl Default for Settings {
@@ -47,6 +60,11 @@ impl Default for Settings {
             restart_within: Duration::from_secs(3),
             doubted_for: Duration::from_secs(3),
             choice: Policy::default(),
+            hedging: true,
+            hedge: hedge::Settings::default(),
+            zone: None,
+            admission: admission::Settings::default(),
+            slow_query: Duration::from_secs(1),
         }
     }
 }
@@ -68,6 +86,8 @@ pub struct Parts {
     pub own: Arc<Own>,
     /// For its choices.
     pub random: Random,
+    /// For late calls that are still worth hearing of.
+    pub scope: TaskScope,
 }
 
 /// Says what of its own part in a view a node still lacks.
@@ -83,19 +103,46 @@ struct Inner {
     metrics: Metrics,
     known: Known,
     memory: Memory,
+    counts: Counts,
+    slow: Slow,
+    admission: Admission,
 }
 
 impl Root {
     /// Makes a root.
     #[must_use]
     pub fn new(parts: Parts, settings: Settings) -> Self {
+        let metrics = Metrics::new();
+        let admission = Admission::new(settings.admission.clone());
+        let memory = Memory::new(settings.hedge, metrics.clone());
         Self(Arc::new(Inner {
             parts,
             settings,
-            metrics: Metrics::new(),
+            metrics,
             known: Known::default(),
-            memory: Memory::default(),
+            memory,
+            counts: Counts::default(),
+            slow: Slow::default(),
+            admission,
         }))
+    }
+
+    /// What it did so far.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.0.counts.get()
+    }
+
+    pub(crate) fn admission(&self) -> &Admission {
+        &self.0.admission
+    }
+
+    pub(crate) fn slow(&self) -> &Slow {
+        &self.0.slow
+    }
+
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.0.counts
     }
 
     pub(crate) fn parts(&self) -> &Parts {

@@ -1,96 +1,122 @@
-//! Asking a replica of each shard, and another one where the first fails.
+//! Asking a replica of each shard, and others where one is late or fails.
 //!
 //! ```text
-//! ask(shards) ─► cover ─┬► one(leaf, shards) ─► answer
-//!                       └► one(leaf, shards) ─► error, or late ─► ask(its shards, elsewhere)
+//! ask(shards) ─► cover ─┬► leg: call ─────────────── answer ─► won
+//!                       ├► leg: call ── error ─► call elsewhere ─► …
+//!                       └► leg: call ── late ──► hedge ─► the first good answer wins,
+//!                                                         the other calls are cancelled
 //! ```
 //!
+//! A leg is the shards that were first asked of one leaf. An attempt at it is
+//! one call, or several where no other leaf holds all its shards. What decides
+//! is [`model::hedge`], [`model::standing`] and [`model::choice`].
+//!
 //! **Invariant:** every shard of the question is answered exactly once, by one
-//! replica at the generation that was asked for, or the whole is an error.
+//! replica at the generation that was asked for, or is named as missing, or the
+//! whole is an error.
+//!
+//! **Invariant:** no leaf is asked twice for one leg, and an attempt that fails
+//! harms no other.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use cluster::{Index, View};
-use futures::FutureExt;
-use futures::future::{BoxFuture, Either, select, try_join_all};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use model::choice::{self, Draw, Replica};
-use model::ids::{Generation, IndexUid, NodeId, ShardId};
+use model::ids::{NodeId, ShardId};
+use model::standing::Load;
 use proto::leaf::{Leaf, ShardAt};
 use proto::{Error, Kind};
+use runtime::{Deadline, OnError};
 use tokio::time::Instant;
 
-use crate::loads::Loads;
+use crate::memory::{History, Phase, Sent, Withheld, deadly};
 use crate::root::Root;
 
-/// How long a replica that lacked a generation is asked last.
-const LAGGING_FOR: Duration = Duration::from_secs(1);
-/// Replicas remembered as lagging.
-const LAGGING_MAX: u64 = 100_000;
-
-/// What this root remembers of its leaves' failures.
-pub(crate) struct Memory {
-    loads: Loads,
-    doubted: RwLock<BTreeMap<NodeId, Instant>>,
-    lagging: moka::sync::Cache<(NodeId, IndexUid, ShardId), Generation>,
+/// Which call for its shards one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    First,
+    Hedge,
+    Retry,
 }
 
-impl Default for Memory {
-    fn default() -> Self {
-        Self {
-            loads: Loads::default(),
-            doubted: RwLock::default(),
-            lagging: moka::sync::Cache::builder().max_capacity(LAGGING_MAX).time_to_live(LAGGING_FOR).build(),
+impl Why {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Hedge => "hedge",
+            Self::Retry => "retry",
         }
     }
 }
 
-impl Memory {
-    fn doubt(&self, node: &NodeId, time: Duration) {
-        let now = Instant::now();
-        let mut doubted = self.doubted.write().unwrap_or_else(PoisonError::into_inner);
-        doubted.retain(|_, until| *until > now);
-        doubted.insert(node.clone(), now + time);
-    }
-
-    fn trust(&self, node: &NodeId) {
-        let known = self.doubted.read().unwrap_or_else(PoisonError::into_inner).contains_key(node);
-        if known {
-            self.doubted.write().unwrap_or_else(PoisonError::into_inner).remove(node);
-        }
-    }
-
-    fn doubts(&self, node: &NodeId) -> bool {
-        let doubted = self.doubted.read().unwrap_or_else(PoisonError::into_inner);
-        doubted.get(node).is_some_and(|until| *until > Instant::now())
-    }
-
-    fn note(&self, node: &NodeId, uid: &IndexUid, asked: &[ShardAt], error: &Error, doubted_for: Duration) {
-        match error.kind {
-            Kind::Gone => {
-                for at in asked {
-                    let newest = error.newest.iter().find(|(shard, _)| *shard == at.shard);
-                    // One that said nothing holds nothing of it.
-                    let newest = newest.map_or(Generation(0), |(_, newest)| *newest);
-                    if newest < at.generation {
-                        self.lagging.insert((node.clone(), uid.clone(), at.shard), newest);
-                    }
-                }
-            }
-            _ => self.doubt(node, doubted_for),
-        }
-    }
+/// A call as it went.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    pub(crate) node: NodeId,
+    pub(crate) shards: Vec<ShardAt>,
+    pub(crate) why: Why,
+    /// `None` where it was answered.
+    pub(crate) outcome: Option<String>,
+    pub(crate) sent: Instant,
+    pub(crate) took: Duration,
 }
 
 /// One leaf's answer for its shards.
 pub(crate) struct Part<T> {
-    pub(crate) node: NodeId,
-    pub(crate) shards: Vec<ShardAt>,
+    pub(crate) record: Record,
     pub(crate) answer: T,
 }
 
-type Call<'a, T> = dyn Fn(Arc<dyn Leaf>, Vec<ShardAt>) -> BoxFuture<'a, Result<T, Error>> + Send + Sync + 'a;
+/// A shard that is not in the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Missing {
+    pub(crate) shard: ShardId,
+    pub(crate) reason: &'static str,
+}
+
+/// What leaves answered.
+pub(crate) struct Gathered<T> {
+    pub(crate) parts: Vec<Part<T>>,
+    pub(crate) missing: Vec<Missing>,
+    /// Calls that are no part of it; empty unless wanted.
+    pub(crate) lost: Vec<Record>,
+}
+
+type Call<'a, T> =
+    dyn Fn(Arc<dyn Leaf>, Vec<ShardAt>) -> BoxFuture<'static, Result<T, Error>> + Send + Sync + 'a;
+
+/// What an answer may lack.
+#[derive(Clone, Debug)]
+pub(crate) struct Enough {
+    /// Documents of each shard of the index.
+    pub(crate) documents: Arc<[u64]>,
+    /// Documents that must be covered.
+    pub(crate) least: f64,
+    /// Shards that are done without already.
+    pub(crate) missing: Vec<Missing>,
+}
+
+/// How dangerous a question may be to its leaves.
+#[derive(Clone, Copy)]
+pub(crate) struct Danger<'a> {
+    /// How often a leaf died of such a question, perhaps, lately.
+    pub(crate) died: u32,
+    /// What makes it such a question; `None` for one that cannot harm.
+    pub(crate) shape: Option<&'a (dyn Fn() -> u64 + Send + Sync)>,
+}
+
+impl Danger<'_> {
+    /// Of a question that cannot harm.
+    pub(crate) const NONE: Self = Self { died: 0, shape: None };
+}
 
 /// A question to some shards of a pinned state.
 pub(crate) struct Question<'a, T> {
@@ -99,159 +125,681 @@ pub(crate) struct Question<'a, T> {
     pub(crate) pinned: &'a Index,
     /// Asks one leaf.
     pub(crate) call: &'a Call<'a, T>,
+    /// How busy the leaf is, where its answer says so.
+    pub(crate) load: fn(&T) -> Option<proto::leaf::Load>,
+    pub(crate) phase: Phase,
     /// Whether the shards must be answered by one leaf together.
     pub(crate) whole: bool,
+    pub(crate) deadline: Deadline,
+    /// `None` where all must answer.
+    pub(crate) enough: Option<Enough>,
+    pub(crate) danger: Danger<'a>,
+    /// Whether to keep what became of the calls that were lost.
+    pub(crate) profile: bool,
 }
 
-impl<T: Send> Question<'_, T> {
+/// A call's future; empty once it has ended, was cancelled, or goes on without
+/// the question.
+type Slot<T> = Arc<Mutex<Option<BoxFuture<'static, Result<T, Error>>>>>;
+
+/// Resolves when the call in its slot does.
+struct Running<T> {
+    id: usize,
+    slot: Slot<T>,
+}
+
+impl<T> Future for Running<T> {
+    type Output = (usize, Result<T, Error>);
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(call) = slot.as_mut() else { return Poll::Pending };
+        let Poll::Ready(outcome) = call.as_mut().poll(context) else { return Poll::Pending };
+        *slot = None;
+        Poll::Ready((self.id, outcome))
+    }
+}
+
+/// One call of a question.
+struct Asked<T> {
+    leg: usize,
+    attempt: usize,
+    record: Record,
+    /// After so many seconds it is late, by its shards' past.
+    usual: f64,
+    late: bool,
+    /// Whether it is the first by which its leaf is late.
+    ordinary: bool,
+    overdue: bool,
+    slot: Slot<T>,
+    /// `None` once it has ended.
+    open: Option<Sent>,
+}
+
+impl<T> Asked<T> {
+    fn take(&self) -> Option<BoxFuture<'static, Result<T, Error>>> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Calls that together answer a leg.
+struct Attempt<T> {
+    parts: Vec<Part<T>>,
+    /// Calls without an answer.
+    open: usize,
+    failed: bool,
+}
+
+struct Leg<T> {
+    shards: Vec<ShardAt>,
+    tried: BTreeSet<NodeId>,
+    attempts: Vec<Attempt<T>>,
+    hedges: u32,
+    calls: Vec<usize>,
+    /// Leaves that were cut off while they worked on it.
+    died: u32,
+    done: bool,
+}
+
+impl<T: Send + 'static> Question<'_, T> {
     /// Asks a replica of each shard.
-    pub(crate) async fn ask(&self, shards: Vec<ShardAt>) -> Result<Vec<Part<T>>, Error> {
-        self.ask_beside(shards, BTreeSet::new()).await
+    pub(crate) async fn ask(&self, shards: Vec<ShardAt>) -> Result<Gathered<T>, Error> {
+        let cover = |sure| self.root.cover(self.view, self.pinned, &shards, &BTreeSet::new(), sure);
+        // What nobody is sure to answer is not asked, where enough is left.
+        let (mut groups, mut missing) = cover(self.enough.is_some());
+        if let Some(enough) = &self.enough {
+            missing.extend(enough.missing.iter().copied());
+            if possible(enough, &missing).is_err() {
+                (groups, missing) = cover(false);
+                missing.extend(enough.missing.iter().copied());
+                possible(enough, &missing)?;
+            }
+        } else if let Some(first) = missing.first() {
+            return Err(unserved(first.shard));
+        }
+        if self.whole {
+            groups.retain(|(_, taken)| taken.len() == shards.len());
+            if groups.is_empty() {
+                return Err(Error::unavailable("no leaf holds all the shards"));
+            }
+        }
+        Flight::new(self, missing).run(groups).await
     }
 
     /// Asks the given leaves first.
-    pub(crate) async fn ask_at(&self, groups: Vec<(NodeId, Vec<ShardAt>)>) -> Result<Vec<Part<T>>, Error> {
-        let asked = groups.into_iter().map(|(node, shards)| self.one(node, shards, BTreeSet::new()));
-        Ok(try_join_all(asked).await?.into_iter().flatten().collect())
+    pub(crate) async fn ask_at(&self, groups: Vec<(NodeId, Vec<ShardAt>)>) -> Result<Gathered<T>, Error> {
+        let missing = self.enough.as_ref().map_or_else(Vec::new, |enough| enough.missing.clone());
+        Flight::new(self, missing).run(groups).await
     }
+}
 
-    fn ask_beside(
-        &self,
-        shards: Vec<ShardAt>,
-        tried: BTreeSet<NodeId>,
-    ) -> BoxFuture<'_, Result<Vec<Part<T>>, Error>> {
-        async move {
-            let mut groups = self.root.cover(self.view, self.pinned, &shards, &tried)?;
-            if self.whole {
-                groups.retain(|(_, taken)| taken.len() == shards.len());
-                if groups.is_empty() {
-                    return Err(Error::unavailable("no leaf holds all the shards"));
-                }
-            }
-            let asked = groups.into_iter().map(|(node, shards)| self.one(node, shards, tried.clone()));
-            Ok(try_join_all(asked).await?.into_iter().flatten().collect())
+fn unserved(shard: ShardId) -> Error {
+    Error::unavailable(format!("no live leaf serves shard {shard}: retry"))
+        .retry_after(Duration::from_secs(1))
+}
+
+/// A question under way.
+struct Flight<'q, 'a, T> {
+    question: &'q Question<'a, T>,
+    history: Arc<History>,
+    legs: Vec<Leg<T>>,
+    asked: Vec<Asked<T>>,
+    running: FuturesUnordered<Running<T>>,
+    /// Legs without an answer.
+    open: usize,
+    /// Legs that wait for a canary.
+    held: Vec<(NodeId, Vec<ShardAt>)>,
+    /// Seconds that legs took which have ended.
+    took: Vec<f64>,
+    missing: Vec<Missing>,
+    lost: Vec<Record>,
+    begun: Instant,
+}
+
+impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
+    fn new(question: &'q Question<'a, T>, missing: Vec<Missing>) -> Self {
+        let memory = question.root.memory();
+        let history = memory.history(&question.pinned.uid, question.pinned.cut.entries.len());
+        Self {
+            question,
+            history,
+            legs: Vec::new(),
+            asked: Vec::new(),
+            running: FuturesUnordered::new(),
+            open: 0,
+            held: Vec::new(),
+            took: Vec::new(),
+            missing,
+            lost: Vec::new(),
+            begun: Instant::now(),
         }
-        .boxed()
     }
 
-    async fn one(
-        &self,
+    fn root(&self) -> &'q Root {
+        self.question.root
+    }
+
+    async fn run(mut self, mut groups: Vec<(NodeId, Vec<ShardAt>)>) -> Result<Gathered<T>, Error> {
+        if self.question.danger.died > 0 && groups.len() > 1 {
+            self.root().metrics().canaries.increment(1);
+            self.held = groups.split_off(1);
+        }
+        self.begin(groups)?;
+        let timer = tokio::time::sleep_until(Instant::now());
+        tokio::pin!(timer);
+        // The timer is only ever early: then the calls are looked at again.
+        timer.as_mut().reset(self.look()?);
+        loop {
+            if self.open == 0 {
+                if self.held.is_empty() {
+                    break;
+                }
+                let groups = std::mem::take(&mut self.held);
+                self.begin(groups)?;
+                timer.as_mut().reset(self.look()?);
+            }
+            tokio::select! {
+                biased;
+                Some((id, outcome)) = self.running.next() => {
+                    self.ended(id, outcome)?;
+                    let last = self.question.root.settings().hedge.patience(self.open, self.legs.len()) <= 1.0;
+                    let waits = last || self.question.enough.is_some();
+                    if waits && self.open > 0 {
+                        timer.as_mut().reset(self.look()?);
+                    }
+                }
+                () = &mut timer => timer.as_mut().reset(self.look()?),
+            }
+        }
+        let mut parts = Vec::with_capacity(self.legs.len());
+        for leg in &mut self.legs {
+            let won = leg.attempts.iter_mut().find(|attempt| attempt.open == 0 && !attempt.failed);
+            parts.extend(won.into_iter().flat_map(|attempt| std::mem::take(&mut attempt.parts)));
+        }
+        let missing = std::mem::take(&mut self.missing);
+        Ok(Gathered { parts, missing, lost: std::mem::take(&mut self.lost) })
+    }
+
+    /// Begins a leg for each group.
+    fn begin(&mut self, groups: Vec<(NodeId, Vec<ShardAt>)>) -> Result<(), Error> {
+        self.root().memory().earn(groups.len());
+        for (node, shards) in groups {
+            let leg = self.legs.len();
+            self.legs.push(Leg {
+                shards: shards.clone(),
+                tried: BTreeSet::new(),
+                attempts: vec![Attempt { parts: Vec::new(), open: 0, failed: false }],
+                hedges: 0,
+                calls: Vec::new(),
+                died: 0,
+                done: false,
+            });
+            self.open += 1;
+            self.send(leg, 0, node, shards, Why::First)?;
+        }
+        Ok(())
+    }
+
+    fn send(
+        &mut self,
+        leg: usize,
+        attempt: usize,
         node: NodeId,
         shards: Vec<ShardAt>,
-        mut tried: BTreeSet<NodeId>,
-    ) -> Result<Vec<Part<T>>, Error> {
-        let memory = self.root.memory();
-        tried.insert(node.clone());
-        let leaf = match self.root.leaf(&node) {
-            Ok(leaf) => leaf,
-            Err(error) => return self.elsewhere(shards, tried, error).await,
+        why: Why,
+    ) -> Result<(), Error> {
+        let root = self.root();
+        self.legs[leg].tried.insert(node.clone());
+        self.legs[leg].attempts[attempt].open += 1;
+        let usual = self.history.usual(&shards, self.question.phase);
+        // Before anything is known, a tenth of what is too long in any case.
+        let usual = usual.unwrap_or_else(|| root.settings().attempt_timeout.as_secs_f64() / 10.0);
+        let id = self.asked.len();
+        self.legs[leg].calls.push(id);
+        let leaf = root.leaf(&node);
+        let call = match &leaf {
+            Ok(leaf) => Some((self.question.call)(leaf.clone(), shards.clone())),
+            Err(_) => None,
         };
-        self.root.metrics().leaf_calls.increment(1);
-        let doubted_for = self.root.settings().doubted_for;
-        let _sent = memory.loads.send(&node, shards.len());
-        let part = |answer| vec![Part { node: node.clone(), shards: shards.clone(), answer }];
-        let mut call = (self.call)(leaf, shards.clone());
-        let patience = self.root.settings().attempt_timeout;
-        match tokio::time::timeout(patience, &mut call).await {
-            Ok(Ok(answer)) => {
-                memory.trust(&node);
-                Ok(part(answer))
-            }
-            Ok(Err(error)) => {
-                if movable(&error) {
-                    memory.note(&node, &self.pinned.uid, &shards, &error, doubted_for);
+        root.metrics().leaf_calls.increment(1);
+        root.counts().call();
+        let slot = Arc::new(Mutex::new(call));
+        let record = Record { node, shards, why, outcome: None, sent: Instant::now(), took: Duration::ZERO };
+        let open = Some(root.memory().send(&record.node));
+        self.asked.push(Asked {
+            leg,
+            attempt,
+            record,
+            usual,
+            late: false,
+            ordinary: false,
+            overdue: false,
+            slot: slot.clone(),
+            open,
+        });
+        match leaf {
+            Ok(_) => self.running.push(Running { id, slot }),
+            Err(error) => self.ended(id, Err(error))?,
+        }
+        Ok(())
+    }
+
+    /// Takes note of a call's end.
+    fn ended(&mut self, id: usize, outcome: Result<T, Error>) -> Result<(), Error> {
+        let root = self.root();
+        let asked = &mut self.asked[id];
+        let Some(sent) = asked.open.take() else { return Ok(()) };
+        let took = asked.record.sent.elapsed();
+        asked.record.took = took;
+        let (leg, attempt) = (asked.leg, asked.attempt);
+        match outcome {
+            Ok(answer) => {
+                sent.answered((self.question.load)(&answer));
+                drop(sent);
+                if !asked.late {
+                    root.memory().note(false);
                 }
-                self.elsewhere(shards, tried, error).await
-            }
-            // Late: another is asked too, and the first good answer wins.
-            Err(_) => {
-                memory.doubt(&node, doubted_for);
-                self.root.metrics().late.increment(1);
-                let second = self.ask_beside(shards.clone(), tried);
-                match select(call, second).await {
-                    Either::Left((Ok(answer), _)) => {
-                        memory.trust(&node);
-                        Ok(part(answer))
+                let quantile = root.settings().hedge.quantile;
+                self.history.learn(&asked.record.shards, self.question.phase, took.as_secs_f64(), quantile);
+                let record = asked.record.clone();
+                let hedged = record.why == Why::Hedge;
+                let part = Part { record, answer };
+                let won = {
+                    let attempt = &mut self.legs[leg].attempts[attempt];
+                    attempt.parts.push(part);
+                    attempt.open -= 1;
+                    attempt.open == 0 && !attempt.failed
+                };
+                if won && !self.legs[leg].done {
+                    if hedged {
+                        root.metrics().hedges_won.increment(1);
+                        root.counts().won();
                     }
-                    Either::Right((Ok(parts), _)) => Ok(parts),
-                    Either::Left((Err(_), second)) => second.await,
-                    // Nobody else can: what is begun may still end.
-                    Either::Right((Err(_), call)) => call.await.map(part),
+                    self.won(leg, attempt);
                 }
+                Ok(())
+            }
+            Err(error) => {
+                drop(sent);
+                self.failed(id, error)
             }
         }
+    }
+
+    /// Ends a leg: the other calls for it are cancelled.
+    fn won(&mut self, leg: usize, attempt: usize) {
+        self.took.push(self.begun.elapsed().as_secs_f64());
+        self.close(leg);
+        for (place, other) in self.legs[leg].attempts.iter_mut().enumerate() {
+            if place != attempt {
+                other.failed = true;
+            }
+        }
+    }
+
+    fn close(&mut self, leg: usize) {
+        self.legs[leg].done = true;
+        self.open -= 1;
+        for id in std::mem::take(&mut self.legs[leg].calls) {
+            self.cancel(id);
+        }
+    }
+
+    /// Cancels a call; one that is late, and the last that its leaf owes, goes
+    /// on in the background: its answer is how this root hears that the leaf is
+    /// well again.
+    fn cancel(&mut self, id: usize) {
+        let root = self.root();
+        let phase = self.question.phase;
+        let asked = &mut self.asked[id];
+        let Some(sent) = asked.open.take() else { return };
+        let took = asked.record.sent.elapsed();
+        asked.record.took = took;
+        asked.record.outcome = Some("cancelled".to_owned());
+        let call = asked.take();
+        if self.question.profile {
+            self.lost.push(asked.record.clone());
+        }
+        root.metrics().cancels.increment(1);
+        root.counts().cancel(1);
+        if !asked.late {
+            return;
+        }
+        // It would have taken longer still.
+        let quantile = root.settings().hedge.quantile;
+        self.history.learn(&asked.record.shards, phase, took.as_secs_f64().max(asked.usual), quantile);
+        let Some(call) = call.filter(|_| sent.is_last()) else { return };
+        let (load, node) = (self.question.load, asked.record.node.clone());
+        let (memory, doubted_for) = (root.clone(), root.settings().doubted_for);
+        root.parts().scope.spawn("late call", OnError::Log, |stop| async move {
+            tokio::select! {
+                answer = call => match answer {
+                    Ok(answer) => sent.answered(load(&answer)),
+                    Err(error) if movable(&error, false) => memory.memory().doubt(&node, doubted_for),
+                    Err(_) => {}
+                },
+                () = stop.cancelled() => {}
+            }
+        });
     }
 
     /// Asks others after an error that others may not have.
-    async fn elsewhere(
-        &self,
-        shards: Vec<ShardAt>,
-        tried: BTreeSet<NodeId>,
-        error: Error,
-    ) -> Result<Vec<Part<T>>, Error> {
-        if !movable(&error) {
+    fn failed(&mut self, id: usize, error: Error) -> Result<(), Error> {
+        let question = self.question;
+        let (root, settings) = (self.root(), self.root().settings());
+        let (leg, attempt) = (self.asked[id].leg, self.asked[id].attempt);
+        let shards = self.asked[id].record.shards.clone();
+        let node = self.asked[id].record.node.clone();
+        self.asked[id].record.outcome = Some(error.to_string());
+        if question.profile {
+            self.lost.push(self.asked[id].record.clone());
+        }
+        let memory = root.memory();
+        let movable = movable(&error, question.deadline.expired());
+        if movable {
+            match error.kind {
+                Kind::Gone => memory.lags(&node, &question.pinned.uid, &shards, &error),
+                Kind::Expired => {}
+                _ => memory.doubt(&node, settings.doubted_for),
+            }
+            memory.keep(|node| question.view.known_node(node).is_some());
+        }
+        // What died of it may die of it again: two leaves are enough.
+        let died = deadly(&error);
+        if let Some(shape) = question.danger.shape.filter(|_| died) {
+            memory.died(shape());
+        }
+        self.legs[leg].died += u32::from(died);
+        let spared = died && (self.legs[leg].died > 1 || question.danger.died > 1);
+        let allowed = movable
+            && !spared
+            && match error.kind {
+                Kind::Gone | Kind::Unavailable => {
+                    memory.charge(1);
+                    true
+                }
+                _ => memory.retry(1),
+            };
+        if allowed && !self.legs[leg].done && !self.legs[leg].attempts[attempt].failed {
+            let groups = self.others(leg, &shards);
+            if !groups.is_empty() {
+                root.metrics().retries.increment(groups.len() as u64);
+                root.counts().retry(groups.len());
+                self.legs[leg].attempts[attempt].open -= 1;
+                for (node, shards) in groups {
+                    self.send(leg, attempt, node, shards, Why::Retry)?;
+                }
+                return Ok(());
+            }
+        }
+        let leg_state = &mut self.legs[leg];
+        leg_state.attempts[attempt].open -= 1;
+        leg_state.attempts[attempt].failed = true;
+        if leg_state.done || leg_state.attempts.iter().any(|attempt| !attempt.failed) {
+            return Ok(());
+        }
+        if question.enough.is_none() || !(movable || error.kind == Kind::Expired) {
             return Err(error);
         }
-        self.root.metrics().elsewhere.increment(1);
-        self.root.memory().loads.keep(|node| self.view.known_node(node).is_some());
-        match self.ask_beside(shards, tried).await {
-            // That there is nobody else says less than why the first failed.
-            Err(other) if other.kind == Kind::Unavailable => Err(error),
-            outcome => outcome,
+        let reason = match error.kind {
+            Kind::Overloaded => "refused",
+            Kind::Expired => "expired",
+            Kind::Gone => "lagging",
+            _ => "dead",
+        };
+        self.give_up(leg, reason)
+    }
+
+    /// Leaves a leg out of the answer.
+    fn give_up(&mut self, leg: usize, reason: &'static str) -> Result<(), Error> {
+        self.close(leg);
+        self.legs[leg].attempts.iter_mut().for_each(|attempt| attempt.failed = true);
+        let shards = &self.legs[leg].shards;
+        self.missing.extend(shards.iter().map(|at| Missing { shard: at.shard, reason }));
+        self.question.enough.as_ref().map_or(Ok(()), |enough| possible(enough, &self.missing))
+    }
+
+    /// Other leaves for some shards of a leg; none where a shard has none.
+    fn others(&self, leg: usize, shards: &[ShardAt]) -> Vec<(NodeId, Vec<ShardAt>)> {
+        let question = self.question;
+        let tried = &self.legs[leg].tried;
+        let (groups, missing) = question.root.cover(question.view, question.pinned, shards, tried, false);
+        if missing.is_empty() && (!question.whole || groups.len() == 1) { groups } else { Vec::new() }
+    }
+
+    /// Looks which calls are late, hedges what should be, gives up what need
+    /// not be waited for; returns when to look again.
+    fn look(&mut self) -> Result<Instant, Error> {
+        let root = self.root();
+        let settings = root.settings();
+        let now = Instant::now();
+        let median = median(&mut self.took);
+        let stretch = root.memory().stretch();
+        let after = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        let far = now + settings.attempt_timeout;
+        let mut next = far;
+        for id in 0..self.asked.len() {
+            let asked = &mut self.asked[id];
+            let Some(sent) = &asked.open else { continue };
+            let usual = asked.usual * sent.stretched(stretch);
+            let late_after = settings.hedge.late_after(usual, median);
+            let late_at = asked.record.sent + after(late_after).min(settings.attempt_timeout);
+            if late_at > now {
+                next = next.min(late_at);
+                continue;
+            }
+            if !asked.late {
+                asked.late = true;
+                root.metrics().late.increment(1);
+                asked.ordinary = sent.late();
+                if asked.ordinary {
+                    root.memory().note(true);
+                }
+            }
+            let overdue_at = asked.record.sent + settings.attempt_timeout;
+            if overdue_at <= now && !asked.overdue {
+                asked.overdue = true;
+                root.memory().doubt(&asked.record.node, settings.doubted_for);
+            } else if overdue_at > now {
+                next = next.min(overdue_at);
+            }
+            let (leg, ordinary, overdue) = (asked.leg, asked.ordinary, asked.overdue);
+            if !settings.hedging && !overdue || !self.held.is_empty() {
+                continue;
+            }
+            if self.legs[leg].calls.last() != Some(&id) || self.legs[leg].hedges >= settings.hedge.hedges_max
+            {
+                continue;
+            }
+            let patience = if overdue { 1.0 } else { settings.hedge.patience(self.open, self.legs.len()) };
+            let hedge_at = asked.record.sent + after(late_after * patience).min(settings.attempt_timeout);
+            let again = if hedge_at > now {
+                hedge_at
+            } else {
+                match self.hedge(leg, ordinary, overdue)? {
+                    true => now + after(late_after),
+                    // Nobody is left to ask, or nothing to spend: later, perhaps.
+                    false => now + after(late_after).max(settings.attempt_timeout / 100),
+                }
+            };
+            next = next.min(again);
+        }
+        if let Some(at) = self.leave_behind(now, median)? {
+            next = next.min(at);
+        }
+        Ok(next)
+    }
+
+    /// Asks others for a leg too; whether it did.
+    fn hedge(&mut self, leg: usize, ordinary: bool, overdue: bool) -> Result<bool, Error> {
+        let root = self.root();
+        let shards = self.legs[leg].shards.clone();
+        let groups = self.others(leg, &shards);
+        if groups.is_empty() {
+            return Ok(false);
+        }
+        if let Err(why) = root.memory().hedge(groups.len(), ordinary, overdue) {
+            match why {
+                Withheld::Budget => root.metrics().withheld_budget.increment(1),
+                Withheld::EverythingIsSlow => root.metrics().withheld_slow.increment(1),
+            }
+            root.counts().withheld(why);
+            return Ok(false);
+        }
+        root.metrics().hedges.increment(groups.len() as u64);
+        self.legs[leg].hedges += 1;
+        let attempt = self.legs[leg].attempts.len();
+        self.legs[leg].attempts.push(Attempt { parts: Vec::new(), open: 0, failed: false });
+        root.counts().hedge(groups.len());
+        for (node, shards) in groups {
+            self.send(leg, attempt, node, shards, Why::Hedge)?;
+        }
+        Ok(true)
+    }
+
+    /// With enough covered, gives up the stragglers that are not worth the
+    /// wait: as long again as the answer took so far, and no longer than the
+    /// deadline allows. Returns when to look again.
+    fn leave_behind(&mut self, now: Instant, median: Option<f64>) -> Result<Option<Instant>, Error> {
+        let Some(enough) = &self.question.enough else { return Ok(None) };
+        let mut open: u64 = 0;
+        let mut usual: f64 = 0.0;
+        for leg in self.legs.iter().filter(|leg| !leg.done) {
+            open += leg.shards.iter().map(|at| documents(enough, at.shard)).sum::<u64>();
+            let newest = leg.calls.last().map(|id| self.asked[*id].usual);
+            usual = usual.max(newest.unwrap_or_default());
+        }
+        let lost: u64 = self.missing.iter().map(|missing| documents(enough, missing.shard)).sum();
+        let whole: u64 = enough.documents.iter().sum();
+        let covered = whole.saturating_sub(open).saturating_sub(lost);
+        let at_last = self.question.deadline.instant();
+        let until = if covered as f64 >= enough.least && !self.took.is_empty() {
+            let patience = self.root().settings().hedge.late_after(usual, median);
+            (self.begun + Duration::try_from_secs_f64(patience).unwrap_or(Duration::MAX)).min(at_last)
+        } else {
+            at_last
+        };
+        if until > now {
+            return Ok(Some(until));
+        }
+        if (covered as f64) < enough.least {
+            // The calls' own deadlines say what is wrong.
+            return Ok(None);
+        }
+        for leg in 0..self.legs.len() {
+            if !self.legs[leg].done {
+                let reason = if at_last <= now { "expired" } else { "slow" };
+                self.give_up(leg, reason)?;
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl<T> Drop for Flight<'_, '_, T> {
+    fn drop(&mut self) {
+        let open = self.asked.iter().filter(|asked| asked.open.is_some()).count();
+        if open > 0 {
+            self.question.root.metrics().cancels.increment(open as u64);
+            self.question.root.counts().cancel(open);
         }
     }
 }
 
+/// An error where what is missing cannot be done without.
+pub(crate) fn possible(enough: &Enough, missing: &[Missing]) -> Result<(), Error> {
+    let lost: u64 = missing.iter().map(|missing| documents(enough, missing.shard)).sum();
+    let whole: u64 = enough.documents.iter().sum();
+    if whole.saturating_sub(lost) as f64 >= enough.least {
+        return Ok(());
+    }
+    let each: Vec<String> =
+        missing.iter().map(|missing| format!("shard {} is {}", missing.shard, missing.reason)).collect();
+    Err(Error::unavailable(format!(
+        "too little would be covered ({}): retry, or lower min_coverage",
+        each.join(", ")
+    ))
+    .retry_after(Duration::from_secs(1)))
+}
+
+fn documents(enough: &Enough, shard: ShardId) -> u64 {
+    enough.documents.get(shard.0 as usize).copied().unwrap_or(0)
+}
+
+fn median(values: &mut [f64]) -> Option<f64> {
+    if values.is_empty() {
+        return None;
+    }
+    let middle = values.len() / 2;
+    Some(*values.select_nth_unstable_by(middle, f64::total_cmp).1)
+}
+
 /// Whether another replica may do better.
-fn movable(error: &Error) -> bool {
-    matches!(error.kind, Kind::Unavailable | Kind::Overloaded | Kind::Gone | Kind::Internal)
+fn movable(error: &Error, expired: bool) -> bool {
+    match error.kind {
+        Kind::Unavailable | Kind::Overloaded | Kind::Gone | Kind::Internal => true,
+        // A leaf that cannot make it says so at once, and another may.
+        Kind::Expired => !expired,
+        _ => false,
+    }
 }
 
 impl Root {
-    /// Picks a leaf for each shard among those that were not tried.
+    /// Picks a leaf for each shard among those that were not tried; a shard
+    /// without one is missing, and one of whose leaves none is `sure`.
     pub(crate) fn cover(
         &self,
         view: &View,
         pinned: &Index,
         shards: &[ShardAt],
         tried: &BTreeSet<NodeId>,
-    ) -> Result<Vec<(NodeId, Vec<ShardAt>)>, Error> {
+        sure: bool,
+    ) -> (Vec<(NodeId, Vec<ShardAt>)>, Vec<Missing>) {
+        let mut missing = Vec::new();
         let memory = self.memory();
-        let doubt = |node: &NodeId, at: &ShardAt| {
-            let place = (node.clone(), pinned.uid.clone(), at.shard);
-            let lagging = memory.lagging.get(&place).is_some_and(|newest| newest < at.generation);
-            let live = view.live(node);
-            u8::from(lagging)
-                + u8::from(memory.doubts(node))
-                + u8::from(live.is_some_and(|state| state.draining))
-                // Its lease may have lapsed while it goes on serving.
-                + 3 * u8::from(live.is_none())
-        };
-        let replicas: Vec<Vec<Replica<'_>>> = shards
-            .iter()
-            .map(|at| {
+        let now = memory.now();
+        let zone = self.settings().zone.as_deref();
+        let mut covered = Vec::with_capacity(shards.len());
+        let replicas: Vec<Vec<Replica<'_>>> = memory.read(|standing| {
+            let mut all = Vec::with_capacity(shards.len());
+            for at in shards {
                 let known = pinned
                     .holders(at.shard)
                     .iter()
                     .filter(|node| !tried.contains(*node) && view.known_node(node).is_some());
-                known
-                    .map(|node| Replica {
-                        node,
-                        doubt: doubt(node, at),
-                        load: memory.loads.unanswered(node) as f64,
-                    })
-                    .collect()
-            })
-            .collect();
-        if let Some(at) = shards.iter().zip(&replicas).find(|(_, replicas)| replicas.is_empty()) {
-            return Err(Error::unavailable(format!("no live leaf serves shard {}: retry", at.0.shard))
-                .retry_after(Duration::from_secs(1)));
-        }
+                let mut loads = Vec::with_capacity(3);
+                let mut replicas = Vec::with_capacity(3);
+                let mut doubted = 0;
+                for node in known {
+                    let standing = standing(node);
+                    let live = view.live(node);
+                    doubted += usize::from(standing.doubted(now) || live.is_none());
+                    let doubt = u8::from(memory.lacks(node, &pinned.uid, at))
+                        + u8::from(standing.doubted(now))
+                        + u8::from(live.is_some_and(|state| state.draining))
+                        // Its lease may have lapsed while it goes on serving.
+                        + 3 * u8::from(live.is_none());
+                    let far =
+                        zone.is_some_and(|zone| live.and_then(|state| state.zone.as_deref()) != Some(zone));
+                    loads.push(standing.load());
+                    replicas.push(Replica { node, doubt, load: 0.0, far });
+                }
+                if replicas.is_empty() || sure && doubted == replicas.len() {
+                    missing.push(Missing { shard: at.shard, reason: "dead" });
+                    continue;
+                }
+                let to = replicas.iter_mut().map(|replica| &mut replica.load);
+                Load::compare(&mut loads.into_iter().zip(to).collect::<Vec<_>>());
+                covered.push(*at);
+                all.push(replicas);
+            }
+            all
+        });
         let mut draw = Draw::new(self.parts().random.u64());
         let groups = choice::cover(&replicas, self.settings().choice, &mut draw);
-        Ok(groups
-            .into_iter()
-            .map(|(node, taken)| (node.clone(), taken.into_iter().map(|at| shards[at]).collect()))
-            .collect())
+        let groups = groups.into_iter();
+        let groups =
+            groups.map(|(node, taken)| (node.clone(), taken.into_iter().map(|at| covered[at]).collect()));
+        (groups.collect(), missing)
     }
 }

@@ -2,21 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use model::gather::{Count, Relation, Total};
-use model::ids::NodeId;
+use model::gather::{Relation, Total};
+use model::ids::{NodeId, ShardId};
 use model::plan::{self, Node};
 use model::statistics::Statistics;
 use proto::leaf::{Fetch, Found, Leaf, LeafHit, Search, ShardAt, StatisticsFrom, StatisticsRequest};
-use proto::search::{Answer, Coverage, Document, Hit, Profile, REACH_MAX, Request};
+use proto::search::{Answer, Coverage, Document, Hit, LeafProfile, Profile, REACH_MAX, Request};
 use proto::{Error, Kind};
 use runtime::Deadline;
 use tokio::time::Instant;
 
+use crate::admission::{Class, Permit};
+use crate::memory::{self, Phase};
 use crate::root::Root;
-use crate::scatter::Question;
+use crate::scatter::{self, Danger, Enough, Gathered, Missing, Part, Question, Record};
 use crate::{fields, gather, statistics};
 use cluster::{Index, View};
 
@@ -24,33 +27,92 @@ use cluster::{Index, View};
 /// moves sooner.
 const RESTART_AFTER: std::time::Duration = std::time::Duration::from_millis(50);
 
-/// Phases and their times, kept where a profile is wanted.
-struct Phases {
+/// Of the text of a slow search so much is logged.
+const SLOW_QUERY_CHARS: usize = 1_000;
+/// Of the time that is left, so much is kept for merging, and no more than so
+/// much.
+const MERGING: u32 = 20;
+const MERGING_MAX: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// How a search went: phases with their times, and calls.
+struct Trace {
+    begun: Instant,
     last: Instant,
-    us: Option<BTreeMap<String, u64>>,
+    phases: Vec<(&'static str, Duration)>,
+    /// What leaves say of themselves, where a profile is wanted.
+    leaves: Vec<LeafProfile>,
+    slowest: Option<Record>,
+    wanted: bool,
 }
 
-impl Phases {
+impl Trace {
     fn new(wanted: bool) -> Self {
-        Self { last: Instant::now(), us: wanted.then(BTreeMap::new) }
+        let begun = Instant::now();
+        Self { begun, last: begun, phases: Vec::with_capacity(8), leaves: Vec::new(), slowest: None, wanted }
     }
 
-    fn end(&mut self, name: &str) {
-        if let Some(us) = &mut self.us {
-            let now = Instant::now();
-            let spent = u64::try_from((now - self.last).as_micros()).unwrap_or(u64::MAX);
-            *us.entry(name.to_owned()).or_default() += spent;
-            self.last = now;
+    fn end(&mut self, name: &'static str) {
+        let now = Instant::now();
+        self.phases.push((name, now - self.last));
+        self.last = now;
+    }
+
+    fn us(&self) -> BTreeMap<String, u64> {
+        let mut us: BTreeMap<String, u64> = BTreeMap::new();
+        for (name, spent) in &self.phases {
+            *us.entry((*name).to_owned()).or_default() += micros(*spent);
         }
+        us
+    }
+
+    fn call(&mut self, record: &Record, own: Option<LeafProfile>) {
+        if self.slowest.as_ref().is_none_or(|slowest| slowest.took < record.took) {
+            self.slowest = Some(record.clone());
+        }
+        if !self.wanted {
+            return;
+        }
+        let known = own.unwrap_or_else(|| LeafProfile {
+            node: record.node.to_string(),
+            shards: record.shards.iter().map(|at| at.shard).collect(),
+            ..LeafProfile::default()
+        });
+        self.leaves.push(LeafProfile {
+            call: record.why.name().to_owned(),
+            outcome: record.outcome.clone().unwrap_or_else(|| "answered".to_owned()),
+            sent_us: micros(record.sent.saturating_duration_since(self.begun)),
+            took_us: micros(record.took),
+            ..known
+        });
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Why an attempt has no answer.
+enum Failed {
+    Error(Error),
+    /// Shards were lost on the way: what was scored with their statistics is
+    /// not what an index without them would say.
+    Lost(Vec<Missing>),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
     }
 }
 
 #[async_trait]
 impl proto::search::Search for Root {
     async fn search(&self, request: Request) -> Result<Answer, Error> {
-        let started = Instant::now();
+        let mut trace = Trace::new(request.profile);
+        let started = trace.begun;
         let metrics = self.metrics();
-        let mut answer = self.attempt(&request, started).await;
+        let mut permit = None;
+        let mut answer = self.covered(&request, &mut trace, &mut permit).await;
         // A leaf has dropped a generation that this root still read, or has not
         // come to it yet: the whole query starts again, from statistics, on the
         // newest cut.
@@ -62,28 +124,79 @@ impl proto::search::Search for Root {
             }
             self.next_view(RESTART_AFTER).await;
             metrics.restarts.increment(1);
-            answer = self.attempt(&request, started).await;
+            answer = self.covered(&request, &mut trace, &mut permit).await;
         }
+        if let Some(permit) = permit {
+            permit.done(answer.as_ref().err());
+        }
+        let took = started.elapsed();
         metrics.searches.increment(1);
-        metrics.seconds.record(started.elapsed().as_secs_f64());
-        if answer.is_err() {
-            metrics.failed.increment(1);
+        metrics.seconds.record(took.as_secs_f64());
+        match &answer {
+            Ok(answer) if !answer.coverage.missing.is_empty() => metrics.partial.increment(1),
+            Ok(_) => {}
+            Err(_) => metrics.failed.increment(1),
+        }
+        let slow = self.settings().slow_query;
+        if !slow.is_zero() && took >= slow && self.slow().admits(started) {
+            let failed = answer.as_ref().err().map(|error| error.message.as_str());
+            let slowest = trace.slowest.as_ref();
+            let mut query = format!("{:?}", request.query);
+            if let Some((end, _)) = query.char_indices().nth(SLOW_QUERY_CHARS) {
+                query.truncate(end);
+            }
+            tracing::warn!(
+                index = %request.index, took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+                phases_us = ?trace.us(),
+                slowest_leaf = slowest.map(|call| tracing::field::display(&call.node)),
+                slowest_ms = slowest.map(|call| u64::try_from(call.took.as_millis()).unwrap_or(u64::MAX)),
+                calls = trace.phases.len(), failed, query, "a slow search"
+            );
         }
         answer
     }
 }
 
 impl Root {
-    async fn attempt(&self, request: &Request, started: Instant) -> Result<Answer, Error> {
-        let mut phases = Phases::new(request.profile);
+    /// An answer that covers enough: where shards are lost it is begun anew
+    /// without them, so that it is what an index of the others would say.
+    async fn covered<'a>(
+        &'a self,
+        request: &Request,
+        trace: &mut Trace,
+        permit: &mut Option<Permit<'a>>,
+    ) -> Result<Answer, Error> {
+        let mut excluded: Vec<Missing> = Vec::new();
+        loop {
+            match self.attempt(request, trace, &excluded, permit).await {
+                Ok(answer) => return Ok(answer),
+                Err(Failed::Error(error)) => return Err(error),
+                // One more at least, each time.
+                Err(Failed::Lost(missing)) => excluded = missing,
+            }
+        }
+    }
+
+    async fn attempt<'a>(
+        &'a self,
+        request: &Request,
+        trace: &mut Trace,
+        excluded: &[Missing],
+        permit: &mut Option<Permit<'a>>,
+    ) -> Result<Answer, Failed> {
         let reach = request.offset.saturating_add(request.limit);
         if reach > REACH_MAX {
-            return Err(Error::invalid(format!(
+            return Err(Failed::Error(Error::invalid(format!(
                 "offset + limit is {reach}; it must be at most {REACH_MAX}: narrow the query instead of paging this far"
-            )));
+            ))));
         }
         let pinned = self.pin(request).await?;
-        phases.end("pin");
+        trace.end("pin");
+        // Not before: a search that waits for a write costs nothing. And once: what
+        // begins anew has cost something already.
+        if permit.is_none() {
+            *permit = Some(self.admission().admit(Class::Interactive)?);
+        }
 
         let schema = &pinned.definition.schema;
         let bind = |query, bind: fn(_, _) -> _| -> Result<Arc<Node>, Error> {
@@ -92,11 +205,27 @@ impl Root {
         };
         let query = bind(&request.query, plan::bind)?;
         let filter = request.filter.as_ref().map(|filter| bind(filter, plan::bind_filter)).transpose()?;
-        phases.end("bind");
+        trace.end("bind");
 
-        let sourced = request.fields.as_ref().is_none_or(|fields| !fields.is_empty());
         let view = self.view();
-        let all: Vec<ShardAt> = pinned.shards().collect();
+        let within = request.deadline.less((request.deadline.remaining() / MERGING).min(MERGING_MAX));
+        let enough = enough(&pinned, request, excluded);
+        let lost = |shard| excluded.iter().any(|missing| missing.shard == shard);
+        let mut all: Vec<ShardAt> = pinned.shards().filter(|at| !lost(at.shard)).collect();
+        let shape = || memory::shape(&query, filter.as_deref());
+        let danger = Danger { died: self.memory().danger(shape), shape: Some(&shape) };
+        let mut known_missing = excluded.to_vec();
+        if let Some(enough) = &enough {
+            // What nobody is there to answer is left out from the beginning.
+            let (_, missing) = self.cover(&view, &pinned, &all, &BTreeSet::new(), true);
+            let mut without = known_missing.clone();
+            without.extend(missing);
+            if scatter::possible(enough, &without).is_ok() {
+                known_missing = without;
+                all.retain(|at| !known_missing.iter().any(|missing| missing.shard == at.shard));
+            }
+        }
+        let enough = enough.map(|enough| Enough { missing: known_missing.clone(), ..enough });
         let search = |statistics: StatisticsFrom, shards: Vec<ShardAt>, inline_from: Option<usize>| Search {
             uid: pinned.uid.clone(),
             shards,
@@ -106,58 +235,79 @@ impl Root {
             limit: reach,
             count: request.count,
             inline_from,
-            deadline: request.deadline,
+            deadline: within,
+            profile: request.profile,
+        };
+        let (ask_alone, ask_some);
+        let question = |call, phase, whole| Question {
+            root: self,
+            view: &view,
+            pinned: &pinned,
+            call,
+            load: |found: &Found| found.load,
+            phase,
+            whole,
+            deadline: within,
+            enough: if whole { None } else { enough.clone() },
+            danger,
             profile: request.profile,
         };
         // Where one leaf holds everything it counts for itself, and its hits
         // are the answer's, so their documents come along: an id alone costs as
         // much as the document.
-        let alone = self.cover(&view, &pinned, &all, &BTreeSet::new())?.len() == 1;
-        let mut parts = None;
+        let (groups, missing) = self.cover(&view, &pinned, &all, &BTreeSet::new(), false);
+        let alone = groups.len() == 1 && missing.is_empty() && !all.is_empty();
+        let mut gathered = None;
         if alone {
-            let call = |leaf: Arc<dyn Leaf>, shards| {
+            ask_alone = |leaf: Arc<dyn Leaf>, shards| {
                 let search = search(StatisticsFrom::TheseShards, shards, Some(request.offset));
                 async move { leaf.search(search).await }.boxed()
             };
-            let question = Question { root: self, view: &view, pinned: &pinned, call: &call, whole: true };
-            match question.ask(all.clone()).await {
-                Ok(whole) => parts = Some(whole),
+            match question(&ask_alone, Phase::Alone, true).ask(all.clone()).await {
+                Ok(whole) => gathered = Some(whole),
                 // Others hold its shards, but none holds all.
                 Err(error) if error.kind == Kind::Unavailable && !request.deadline.expired() => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(Failed::Error(error)),
             }
         }
-        let parts = match parts {
-            Some(parts) => parts,
+        let gathered = match gathered {
+            Some(gathered) => gathered,
             None => {
-                let gathered = self.statistics(&view, &pinned, &query, request.deadline).await?;
-                phases.end("statistics");
-                let statistics = StatisticsFrom::Given(Arc::new(gathered));
-                let call = |leaf: Arc<dyn Leaf>, shards| {
+                let statistics =
+                    self.statistics(&view, &pinned, &query, within, enough.as_ref(), &all).await?;
+                trace.end("statistics");
+                let statistics = StatisticsFrom::Given(Arc::new(statistics));
+                ask_some = move |leaf: Arc<dyn Leaf>, shards| {
                     let search = search(statistics.clone(), shards, None);
                     async move { leaf.search(search).await }.boxed()
                 };
-                let question =
-                    Question { root: self, view: &view, pinned: &pinned, call: &call, whole: false };
-                question.ask(all).await?
+                question(&ask_some, Phase::Search, false).ask(all).await?
             }
         };
-        phases.end("search");
-
-        let asked: Vec<(NodeId, Vec<ShardAt>)> =
-            parts.iter().map(|part| (part.node.clone(), part.shards.clone())).collect();
-        let found: Vec<Found> = parts.into_iter().map(|part| part.answer).collect();
-        let total = total(&found, request.count);
-        let mut leaves = Vec::new();
-        let mut lists = Vec::with_capacity(found.len());
-        for found in found {
-            leaves.extend(found.profile);
-            lists.push(found.hits);
+        trace.end("search");
+        let Gathered { parts, missing, lost } = gathered;
+        lost.iter().for_each(|record| trace.call(record, None));
+        if missing.len() > known_missing.len() {
+            return Err(Failed::Lost(missing));
         }
+        let mut asked = Vec::with_capacity(parts.len());
+        let mut lists = Vec::with_capacity(parts.len());
+        let mut totals = Vec::with_capacity(parts.len());
+        for Part { record, answer } in parts {
+            totals.push(part_of_total(&answer));
+            trace.call(&record, answer.profile);
+            lists.push(answer.hits);
+            asked.push((record.node, record.shards));
+        }
+        let total = Total::sum(totals, request.count);
         let hits = gather::merge(lists, reach);
-        phases.end("gather");
-        let mut page = self.documents(&view, &pinned, hits, request, &asked).await?;
-        phases.end("fetch");
+        trace.end("gather");
+        let mut page = self.documents(&view, &pinned, hits, request, &asked, enough.as_ref()).await?;
+        trace.end("fetch");
+        if danger.died > 0 {
+            self.memory().harmless(shape());
+        }
+        let sourced = request.fields.as_ref().is_none_or(|fields| !fields.is_empty());
         for hit in &mut page {
             if let Some(fields) = &request.fields {
                 let source = &hit.document.source;
@@ -165,15 +315,18 @@ impl Root {
                     if sourced { fields::project(source, fields) } else { Default::default() };
             }
         }
-        let shards = pinned.definition.shards;
         Ok(Answer {
             hits: page,
             total,
-            coverage: Coverage { shards, answered: shards, missing: Vec::new(), documents: 1.0 },
+            coverage: coverage(&pinned, &missing),
             uid: pinned.uid.clone(),
             cut: pinned.cut.number,
-            took: started.elapsed(),
-            profile: phases.us.map(|phases_us| Profile { plan: format!("{query:?}"), phases_us, leaves }),
+            took: trace.begun.elapsed(),
+            profile: request.profile.then(|| Profile {
+                plan: format!("{query:?}"),
+                phases_us: trace.us(),
+                leaves: std::mem::take(&mut trace.leaves),
+            }),
         })
     }
 
@@ -185,28 +338,46 @@ impl Root {
         pinned: &Index,
         query: &Node,
         deadline: Deadline,
-    ) -> Result<Statistics, Error> {
+        enough: Option<&Enough>,
+        all: &[ShardAt],
+    ) -> Result<Statistics, Failed> {
         let terms = statistics::terms(query);
         let known = self.known();
-        let unknown = match known.sum(&pinned.cut, &terms) {
+        let unknown = match known.sum(&pinned.cut, all, &terms) {
             Ok(sum) => return Ok(sum),
             Err(unknown) => unknown,
         };
-        let shards: Vec<ShardAt> = pinned.shards().filter(|at| unknown.contains(&at.shard)).collect();
+        let shards: Vec<ShardAt> = all.iter().filter(|at| unknown.contains(&at.shard)).copied().collect();
         let call = |leaf: Arc<dyn Leaf>, shards: Vec<ShardAt>| {
             let request =
                 StatisticsRequest { uid: pinned.uid.clone(), shards, terms: terms.clone(), deadline };
             async move { leaf.statistics(request).await }.boxed()
         };
-        let question = Question { root: self, view, pinned, call: &call, whole: false };
+        let question = Question {
+            root: self,
+            view,
+            pinned,
+            call: &call,
+            load: |_| None,
+            phase: Phase::Statistics,
+            whole: false,
+            deadline,
+            enough: enough.cloned(),
+            danger: Danger::NONE,
+            profile: false,
+        };
         let mut sum = Statistics::default();
-        for part in question.ask(shards).await? {
-            for (at, counted) in part.shards.iter().zip(part.answer) {
+        let gathered = question.ask(shards).await?;
+        if gathered.missing.len() > enough.map_or(0, |enough| enough.missing.len()) {
+            return Err(Failed::Lost(gathered.missing));
+        }
+        for part in gathered.parts {
+            for (at, counted) in part.record.shards.iter().zip(part.answer) {
                 if let Some(more) = counted.frequencies.values().find(|df| **df > counted.documents) {
-                    return Err(Error::internal(format!(
+                    return Err(Failed::Error(Error::internal(format!(
                         "shard {} counts a term in {more} of {} documents",
                         at.shard, counted.documents
-                    )));
+                    ))));
                 }
                 known.learn(&pinned.uid, at.shard, at.generation, counted.clone());
                 sum.add(&counted);
@@ -214,10 +385,12 @@ impl Root {
         }
         // What was known before is still there, unless the cache is too small
         // for this query: then everything is asked for in one go.
-        match known.sum(&pinned.cut, &terms) {
+        match known.sum(&pinned.cut, all, &terms) {
             Ok(sum) => Ok(sum),
-            Err(_) if unknown.len() == pinned.cut.entries.len() => Ok(sum),
-            Err(_) => Err(Error::unavailable("too many terms at once for the statistics kept: retry")),
+            Err(_) if unknown.len() == all.len() => Ok(sum),
+            Err(_) => Err(Failed::Error(Error::unavailable(
+                "too many terms at once for the statistics kept: retry",
+            ))),
         }
     }
 
@@ -229,7 +402,8 @@ impl Root {
         mut hits: Vec<LeafHit>,
         request: &Request,
         asked: &[(NodeId, Vec<ShardAt>)],
-    ) -> Result<Vec<Hit>, Error> {
+        enough: Option<&Enough>,
+    ) -> Result<Vec<Hit>, Failed> {
         let first = gather::first_needed(&hits, request.offset);
         let needed: Vec<LeafHit> = hits.drain(first..).collect();
         let mut found: Vec<Option<Document>> = needed.iter().map(|hit| hit.document.clone()).collect();
@@ -258,9 +432,25 @@ impl Root {
                 let fetch = Fetch { uid: pinned.uid.clone(), documents, deadline: request.deadline };
                 async move { leaf.fetch(fetch).await }.boxed()
             };
-            let question = Question { root: self, view, pinned, call: &call, whole: false };
-            for part in question.ask_at(groups).await? {
-                for ((place, _, _), document) in wanted(&part.shards).into_iter().zip(part.answer) {
+            let question = Question {
+                root: self,
+                view,
+                pinned,
+                call: &call,
+                load: |_| None,
+                phase: Phase::Fetch,
+                whole: false,
+                deadline: request.deadline,
+                enough: enough.cloned(),
+                danger: Danger::NONE,
+                profile: false,
+            };
+            let gathered = question.ask_at(groups).await?;
+            if gathered.missing.len() > enough.map_or(0, |enough| enough.missing.len()) {
+                return Err(Failed::Lost(gathered.missing));
+            }
+            for part in gathered.parts {
+                for ((place, _, _), document) in wanted(&part.record.shards).into_iter().zip(part.answer) {
                     found[place] = Some(document);
                 }
             }
@@ -294,17 +484,56 @@ impl Root {
             }
             .boxed()
         };
-        let question = Question { root: self, view: &view, pinned, call: &call, whole: true };
-        let parts = question.ask(vec![ShardAt { shard, generation }]).await?;
-        Ok(parts.into_iter().next().and_then(|part| part.answer))
+        let question = Question {
+            root: self,
+            view: &view,
+            pinned,
+            call: &call,
+            load: |_| None,
+            phase: Phase::Get,
+            whole: true,
+            deadline,
+            enough: None,
+            danger: Danger::NONE,
+            profile: false,
+        };
+        let gathered = question.ask(vec![ShardAt { shard, generation }]).await?;
+        Ok(gathered.parts.into_iter().next().and_then(|part| part.answer))
     }
 }
 
-/// Sums what the leaves counted, each up to the same bound.
-fn total(found: &[Found], count: Count) -> Option<Total> {
-    let part = |found: &Found| Total {
+/// What a leaf counted, up to the bound.
+fn part_of_total(found: &Found) -> Total {
+    Total {
         value: found.matches.unwrap_or(0),
         relation: if found.bounded { Relation::Gte } else { Relation::Eq },
-    };
-    Total::sum(found.iter().map(part), count)
+    }
+}
+
+/// What an answer may lack; `None` where it may lack nothing.
+fn enough(pinned: &Index, request: &Request, excluded: &[Missing]) -> Option<Enough> {
+    let share = request.min_coverage.unwrap_or(pinned.definition.min_coverage);
+    (share < 1.0).then(|| {
+        let documents: Arc<[u64]> = pinned.cut.entries.iter().map(|entry| entry.documents).collect();
+        let least = share * documents.iter().sum::<u64>() as f64;
+        Enough { documents, least, missing: excluded.to_vec() }
+    })
+}
+
+fn coverage(pinned: &Index, missing: &[Missing]) -> Coverage {
+    let mut missing: Vec<proto::search::Missing> = missing
+        .iter()
+        .map(|missing| proto::search::Missing { shard: missing.shard, reason: missing.reason.to_owned() })
+        .collect();
+    missing.sort_by_key(|missing| missing.shard);
+    let of = |shard: ShardId| pinned.cut.entries.get(shard.0 as usize).map_or(0, |entry| entry.documents);
+    let lost: u64 = missing.iter().map(|missing| of(missing.shard)).sum();
+    let whole = pinned.cut.documents();
+    let shards = pinned.definition.shards;
+    Coverage {
+        shards,
+        answered: shards.saturating_sub(u32::try_from(missing.len()).unwrap_or(u32::MAX)),
+        documents: if whole == 0 { 1.0 } else { whole.saturating_sub(lost) as f64 / whole as f64 },
+        missing,
+    }
 }

@@ -9,6 +9,7 @@ use model::cut::Cut;
 use model::ids::{Generation, IndexUid, ShardId};
 use model::plan::{FieldName, Node, TextTerm};
 use model::statistics::Statistics;
+use proto::leaf::ShardAt;
 
 /// Counts kept: about 100 bytes each.
 const COUNTS_KEPT: u64 = 500_000;
@@ -41,15 +42,21 @@ pub(crate) fn terms(query: &Node) -> Vec<TextTerm> {
 }
 
 impl Known {
-    /// Sums over a cut, or names the shards that must be asked first.
-    pub(crate) fn sum(&self, cut: &Cut, terms: &[TextTerm]) -> Result<Statistics, Vec<ShardId>> {
-        let mut sum = Statistics { documents: cut.documents(), ..Statistics::default() };
+    /// Sums over some shards of a cut, or names those that must be asked first.
+    pub(crate) fn sum(
+        &self,
+        cut: &Cut,
+        shards: &[ShardAt],
+        terms: &[TextTerm],
+    ) -> Result<Statistics, Vec<ShardId>> {
+        let documents =
+            |at: &ShardAt| cut.entries.get(at.shard.0 as usize).map_or(0, |entry| entry.documents);
+        let mut sum = Statistics { documents: shards.iter().map(documents).sum(), ..Statistics::default() };
         let mut unknown = Vec::new();
-        for (shard, entry) in cut.entries.iter().enumerate() {
-            let shard = ShardId(u32::try_from(shard).expect("shards are few"));
-            match self.shard(&cut.uid, shard, entry.generation, terms) {
+        for at in shards {
+            match self.shard(&cut.uid, at.shard, at.generation, terms) {
                 Some(known) => sum.add(&known),
-                None => unknown.push(shard),
+                None => unknown.push(at.shard),
             }
         }
         if unknown.is_empty() { Ok(sum) } else { Err(unknown) }

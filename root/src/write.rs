@@ -18,6 +18,7 @@ use proto::leaf::ShardWrite;
 use proto::{Error, Kind};
 use runtime::Deadline;
 
+use crate::admission::Class;
 use crate::root::Root;
 use cluster::Index;
 
@@ -34,6 +35,7 @@ struct Batch {
 impl Root {
     pub(crate) async fn write_documents(&self, write: Write) -> Result<Written, Error> {
         let Write { index: name, lines, refresh, auto_create, deadline } = write;
+        let permit = self.admission().admit(Class::Bulk)?;
         let index = match self.known_index(&name, deadline).await {
             Ok(index) => index,
             Err(error) if error.kind == Kind::NotFound && auto_create => {
@@ -72,6 +74,8 @@ impl Root {
                 })),
             }
         }
+        // To wait until they are seen costs nothing.
+        permit.done(None);
         rejected.sort_by_key(|rejected| rejected.line);
         written.rejected = rejected;
         if !seqs.is_empty() {

@@ -15,6 +15,7 @@ pub mod pool;
 pub mod random;
 pub mod scope;
 pub mod shutdown;
+pub mod system;
 pub mod telemetry;
 
 pub use cancel::Cancel;
@@ -22,7 +23,7 @@ pub use clock::Clock;
 pub use deadline::Deadline;
 pub use distribution::Distribution;
 pub use faults::Faults;
-pub use pool::{Pool, PoolError};
+pub use pool::{Pool, PoolError, Priority};
 pub use random::Random;
 pub use scope::{OnError, TaskScope};
 pub use shutdown::Shutdown;

@@ -103,6 +103,7 @@ impl Local {
             leaving: runtime::CancellationToken::new(),
             own: Arc::new(|_| Ok(())),
             random: runtime::Random::from_system(),
+            scope: scope.clone(),
         };
         let root = Root::new(parts, root::Settings::default());
         Ok(Self { store, root, leaves: made, directory, view, scope })

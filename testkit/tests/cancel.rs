@@ -55,6 +55,7 @@ async fn searches_without_clients_never_start_or_stop() -> anyhow::Result<()> {
         deadline: soon(),
         token: None,
         at: None,
+        min_coverage: None,
         profile: false,
     };
     let before = metric(&metrics, "windrow_pool_started_total");

@@ -36,6 +36,7 @@ fn request(query: &Query, filter: Option<&Query>, limit: usize, offset: usize, c
         deadline: soon(),
         token: None,
         at: None,
+        min_coverage: None,
         profile: false,
     }
 }

@@ -58,10 +58,16 @@ fn a_single_queue_is_as_theory_says() {
 #[test]
 fn a_stall_is_seen_and_a_dead_leaf_is_passed_over() {
     let calm = simulate(&scenario("cancel = \"0ms\""), 3, false).unwrap().run;
-    let stalls = scenario("stalls = { every = \"200ms\", length = \"100ms\", leaves = [0] }");
+    let stalls =
+        scenario("hedging = false\nstalls = { every = \"200ms\", length = \"100ms\", leaves = [0] }");
     let stalled = simulate(&stalls, 3, false).unwrap().run;
     assert!(calm.latency.percentile(99.0) < 25_000);
     assert!(stalled.latency.percentile(99.0) > 50_000);
+    let hedged = Scenario { hedging: true, ..stalls };
+    let hedged = simulate(&hedged, 3, false).unwrap().run;
+    assert!(hedged.latency.percentile(99.0) < 40_000, "{}", hedged.latency.percentile(99.0));
+    // 2 % of 12,800 sends, and the burst of 100.
+    assert!(hedged.figures["further sends, %"] <= 2.8, "{:?}", hedged.figures);
     let down = scenario("down = [{ leaves = [0, 2] }]");
     let passed = simulate(&down, 3, false).unwrap().run;
     assert_eq!(passed.failures(), 0, "{:?}", passed.failed);
@@ -73,7 +79,7 @@ fn a_stall_is_seen_and_a_dead_leaf_is_passed_over() {
 #[test]
 fn two_choices_are_better_than_one() {
     let many = |choice: &str| {
-        let mut many = scenario(&format!("choice = \"{choice}\""));
+        let mut many = scenario(&format!("hedging = false\nchoice = \"{choice}\""));
         (many.shards, many.copies, many.load) = (20, 3, Some(0.7));
         simulate(&many, 1, false).unwrap().run.latency.percentile(99.0)
     };

@@ -55,6 +55,7 @@ async fn answers(transport: Transport) -> Result<Vec<String>> {
         &index.definition.schema,
     )?;
     let mut found = leaf.search(search(&uid, &shards, bound.clone())).await?;
+    assert!(found.load.take().is_some());
     if let Some(profile) = &mut found.profile {
         (profile.queue_us, profile.search_us) = (0, 0);
     }

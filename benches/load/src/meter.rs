@@ -19,7 +19,9 @@ pub enum Outcome {
         /// What the cache says of it; "" where it says nothing.
         cache: String,
     },
-    /// Not; the reason.
+    /// Turned away for load, or since nobody can answer it now; the reason.
+    Refused(String),
+    /// Not answered otherwise; the reason.
     Failed(String),
 }
 
@@ -94,15 +96,19 @@ impl Meter {
         self.run.sent += 1;
         self.run.moments[at].sent += 1;
         self.run.lag.record(us(ended.sent.saturating_sub(ended.intended)));
+        let latency = us(ended.ended.saturating_sub(ended.intended));
         let (empty, cache) = match &ended.outcome {
-            Outcome::Failed(reason) => {
+            Outcome::Failed(reason) | Outcome::Refused(reason) => {
                 self.run.moments[at].failed += 1;
                 *self.run.failed.entry(reason.clone()).or_default() += 1;
+                if matches!(ended.outcome, Outcome::Refused(_)) {
+                    // A refusal that was sent late is not a late refusal.
+                    self.run.refusals.record(us(ended.ended.saturating_sub(ended.sent)));
+                }
                 return;
             }
             Outcome::Answered { empty, cache } => (*empty, cache),
         };
-        let latency = us(ended.ended.saturating_sub(ended.intended));
         self.run.answered += 1;
         self.run.empty += u64::from(empty);
         if !cache.is_empty() {

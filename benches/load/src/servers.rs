@@ -8,7 +8,7 @@ use crate::meter::grown;
 use crate::system;
 
 /// Counters of the servers that a report shows, and what it calls them.
-const SHOWN: [(&str, &str); 8] = [
+const SHOWN: [(&str, &str); 13] = [
     ("windrow_root_searches_total", "searches"),
     ("windrow_root_leaf_calls_total", "leaf calls"),
     ("windrow_root_hedges_total", "hedges"),
@@ -16,7 +16,12 @@ const SHOWN: [(&str, &str); 8] = [
     ("windrow_root_cancels_total", "cancels"),
     ("windrow_root_shed_total", "shed"),
     ("windrow_root_leaf_late_total", "late leaf calls"),
-    ("windrow_root_leaf_elsewhere_total", "leaf calls made elsewhere"),
+    ("windrow_root_retries_total", "retries"),
+    ("windrow_leaf_shed_total", "shed by leaves"),
+    ("windrow_pool_started_total", "leaf work started"),
+    ("windrow_pool_late_total", "leaf work refused as late"),
+    ("windrow_pool_expired_queued_total", "leaf work expired in a queue"),
+    ("windrow_pool_expired_running_total", "leaf work expired while it ran"),
 ];
 /// How long a server may take to tell its metrics.
 const TELL_WITHIN: Duration = Duration::from_millis(800);

@@ -14,6 +14,7 @@ use proto::v1;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::meter::Outcome;
@@ -143,6 +144,7 @@ impl Target for Http {
                 Ok(said) => Outcome::Answered { empty: said.hits.is_empty(), cache: said.cache },
                 Err(_) => Outcome::Failed("the answer is no search answer".into()),
             },
+            Ok((status @ (429 | 503), body)) => Outcome::Refused(refusal(status, &body)),
             Ok((status, body)) => Outcome::Failed(refusal(status, &body)),
             Err(why) => Outcome::Failed(why.into()),
         }
@@ -221,7 +223,13 @@ impl Target for Grpc {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.clients.len();
         match self.clients[turn].clone().search(self.requests[number].clone()).await {
             Ok(answer) => Outcome::Answered { empty: answer.get_ref().hits.is_empty(), cache: String::new() },
-            Err(status) => Outcome::Failed(format!("gRPC {:?}", status.code())),
+            Err(status) => {
+                let why = format!("gRPC {:?}", status.code());
+                match status.code() {
+                    Code::ResourceExhausted | Code::Unavailable => Outcome::Refused(why),
+                    _ => Outcome::Failed(why),
+                }
+            }
         }
     }
 }

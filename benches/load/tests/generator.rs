@@ -135,11 +135,14 @@ async fn refusals_and_silence_are_counted_by_reason() {
     let refused = run(&url, &short).await;
     assert_eq!((refused.answered, refused.failed.len()), (0, 1));
     assert!(refused.failed.contains_key("HTTP 503 Unavailable"), "{:?}", refused.failed);
+    assert_eq!(refused.refusals.len(), refused.sent, "how quick a refusal is counts too");
+    assert!(refused.refusals.max() < 100_000 && refused.latency.is_empty());
     assert!(doubts(&refused, &short)[0].contains("nothing was answered"));
 
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let away = run(&format!("http://{closed}"), &short).await;
     assert!(away.failed.contains_key("no connection"), "{:?}", away.failed);
+    assert!(away.refusals.is_empty(), "nobody refused");
 
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     short.timeout = Duration::from_millis(50);

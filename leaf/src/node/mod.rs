@@ -1,6 +1,9 @@
 //! A leaf: its shards, its CPU pool, and the service in front of them.
 
+mod admission;
 mod service;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -12,7 +15,7 @@ use model::settings::Definition;
 use proto::Error;
 use proto::controller::{Held, Served};
 use proto::leaf::ShardAt;
-use runtime::{CancellationToken, Deadline, Faults, OnError, Pool, PoolError, TaskScope};
+use runtime::{CancellationToken, Deadline, Faults, OnError, Pool, PoolError, Priority, TaskScope};
 use store::Store;
 use tokio::sync::Notify;
 
@@ -20,6 +23,7 @@ use crate::engine::{Caches, Mapping};
 use crate::metrics::Metrics;
 use crate::owner::{self, End, Handle, Owner};
 use crate::replica::{Open, Replica, internal};
+use admission::Admission;
 use cluster::from_store;
 
 /// Between an ownership's end and the next attempt: two leaves that each think
@@ -28,6 +32,10 @@ const OWN_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Least memory of a writer: the engine's.
 const HEAP_BYTES_MIN: usize = 15_000_000;
+
+/// How far threads that search yield to those that answer calls: a refusal, a
+/// cancel or a fetch's bytes must not wait for a search to end.
+const YIELDING: u8 = 5;
 
 /// Where a leaf keeps what it can rebuild.
 #[derive(Clone, Debug)]
@@ -110,6 +118,7 @@ struct Inner {
     parts: Parts,
     settings: Settings,
     pool: Pool,
+    admission: Admission,
     /// What holds the pool's threads on purpose, where that is allowed.
     faults: Option<Faults>,
     caches: Caches,
@@ -175,11 +184,14 @@ impl Leaf {
             threads: settings.threads,
             queue_max: settings.queue_max,
             name: "leaf".to_owned(),
+            yielding: YIELDING,
         });
+        let admission = Admission::new(settings.threads, settings.queue_max);
         Ok(Self(Arc::new(Inner {
             parts,
             settings,
             pool,
+            admission,
             faults,
             caches: Caches::default(),
             metrics: Metrics::new(),
@@ -513,11 +525,12 @@ impl Leaf {
     /// Runs CPU work on the pool, until `deadline`.
     async fn compute<T: Send + 'static>(
         &self,
+        priority: Priority,
         deadline: Deadline,
         work: impl FnOnce(&runtime::Cancel) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let faults = self.0.faults.clone();
-        let job = self.0.pool.run(deadline, move |cancel| match faults {
+        let job = self.0.pool.run(priority, deadline, move |cancel| match faults {
             Some(faults) if !faults.hold(cancel) => Err(expired()),
             _ => work(cancel),
         });
@@ -553,6 +566,9 @@ fn pool_error(error: PoolError) -> Error {
     match error {
         PoolError::Full => Error::overloaded("too many searches are waiting: retry in a moment")
             .retry_after(Duration::from_secs(1)),
+        PoolError::Late => {
+            Error::expired("this leaf is too busy to answer in time: allow more time, or ask another replica")
+        }
         PoolError::Expired | PoolError::Cancelled => expired(),
         PoolError::Closed => Error::unavailable("this leaf is stopping: retry"),
         PoolError::Panicked(what) => Error::internal(format!("a search panicked: {what}")),

@@ -1,6 +1,7 @@
 //! The service in front of a leaf's shards: what roots and other leaves call.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cluster::from_store;
@@ -8,11 +9,11 @@ use model::ids::{IndexUid, Seq, ShardId};
 use model::statistics::Statistics;
 use proto::controller::Held;
 use proto::leaf::{
-    Address, Fetch, Found, LeafHit, Search, ShardAt, ShardWrite, StatisticsFrom, StatisticsRequest,
+    Address, Fetch, Found, LeafHit, Load, Search, ShardAt, ShardWrite, StatisticsFrom, StatisticsRequest,
 };
 use proto::search::{Document, LeafProfile};
 use proto::{Error, leaf};
-use runtime::Deadline;
+use runtime::{Deadline, Pool, Priority};
 
 use super::{Leaf, expired};
 use crate::exec::{self, Job};
@@ -62,7 +63,7 @@ impl leaf::Leaf for Leaf {
 
     async fn statistics(&self, request: StatisticsRequest) -> Result<Vec<Statistics>, Error> {
         let opens = self.opens(&request.uid, &request.shards)?;
-        self.compute(request.deadline, move |_| {
+        self.compute(Priority::Search, request.deadline, move |_| {
             opens
                 .iter()
                 .map(|open| exec::count(&[&open.snapshot], &request.terms).map_err(internal))
@@ -76,21 +77,26 @@ impl leaf::Leaf for Leaf {
         let node = search.profile.then(|| self.0.parts.node.to_string());
         let metrics = self.0.metrics.clone();
         let deadline = search.deadline;
-        self.compute(deadline, move |cancel| {
+        let pool = &self.0.pool;
+        let permit = self.0.admission.admit(|| wait(pool, self.0.settings.threads))?;
+        let searched = self.compute(Priority::Search, deadline, move |cancel| {
             let found = run(&search, &opens, cancel, node);
             metrics.searches.increment(1);
             if let Ok((_, scored)) = &found {
                 metrics.scored.increment(*scored);
             }
-            found.map(|(found, _)| found)
-        })
-        .await
+            found.map(|(found, _)| (found, cancel.queued()))
+        });
+        let (mut found, queued) = searched.await?;
+        permit.answered(queued);
+        found.load = Some(load(pool));
+        Ok(found)
     }
 
     async fn fetch(&self, fetch: Fetch) -> Result<Vec<Document>, Error> {
         let shards: Vec<ShardAt> = fetch.documents.iter().map(|(at, _)| *at).collect();
         let opens = self.opens(&fetch.uid, &shards)?;
-        self.compute(fetch.deadline, move |cancel| {
+        self.compute(Priority::Fetch, fetch.deadline, move |cancel| {
             let mut documents = Vec::with_capacity(opens.len());
             for (open, (_, address)) in opens.iter().zip(&fetch.documents) {
                 if cancel.check() {
@@ -112,13 +118,28 @@ impl leaf::Leaf for Leaf {
     ) -> Result<Option<Document>, Error> {
         let opens = self.opens(uid, &[at])?;
         let id = id.to_owned();
-        self.compute(deadline, move |_| {
+        self.compute(Priority::Fetch, deadline, move |_| {
             let open = opens.first().ok_or_else(|| Error::internal("no shard was asked"))?;
             let found = open.snapshot.find(&id).map_err(internal)?;
             found.map(|(segment, doc)| document(open, Address { segment, doc })).transpose()
         })
         .await
     }
+}
+
+/// How busy the pool is, as roots are told.
+fn load(pool: &Pool) -> Load {
+    let load = pool.load();
+    let count = |count| u32::try_from(count).unwrap_or(u32::MAX);
+    let service_us = u32::try_from(load.service.as_micros()).unwrap_or(u32::MAX);
+    Load { running: count(load.running), queued: count(load.queued), service_us }
+}
+
+/// How long all that waits takes.
+fn wait(pool: &Pool, threads: usize) -> Duration {
+    let load = pool.load();
+    let each = load.service.as_secs_f64() / threads.max(1) as f64;
+    Duration::try_from_secs_f64(each * load.queued as f64).unwrap_or(Duration::MAX)
 }
 
 fn document(open: &Open, address: Address) -> Result<Document, Error> {
@@ -168,8 +189,9 @@ fn run(
         search_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
         strategy: outcome.strategies.iter().map(ToString::to_string).collect(),
         scored: outcome.scored,
+        ..LeafProfile::default()
     });
     let counted = !matches!(search.count, model::gather::Count::None);
     let matches = counted.then_some(outcome.matches);
-    Ok((Found { hits, matches, bounded: outcome.bounded, profile }, outcome.scored))
+    Ok((Found { hits, matches, bounded: outcome.bounded, profile, load: None }, outcome.scored))
 }

@@ -133,7 +133,9 @@ impl Remote {
         if !status.details().is_empty() {
             return status.into();
         }
-        Error::unavailable(format!("{} cannot be reached: {}: retry", self.node, status.message()))
+        let cut_off = !status.message().contains(NOT_CONNECTED);
+        let why = format!("{} cannot be reached: {}: retry", self.node, status.message());
+        Error { cut_off, ..Error::unavailable(why) }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::Error;
 use crate::admin::Operation;
 use crate::controller::{Held, Report, Served};
 use crate::leaf::{
-    Address, Fetch, Found, LeafHit, Search, ShardAt, ShardWrite, StatisticsFrom, StatisticsRequest,
+    Address, Fetch, Found, LeafHit, Load, Search, ShardAt, ShardWrite, StatisticsFrom, StatisticsRequest,
 };
 use crate::search::Document;
 
@@ -205,6 +205,11 @@ impl From<Found> for v1::SearchResponse {
         let mut message = Self {
             matches: found.matches,
             bounded: found.bounded,
+            load: found.load.map(|Load { running, queued, service_us }| v1::Load {
+                running,
+                queued,
+                service_us,
+            }),
             profile: found
                 .profile
                 .map(|profile| serde_json::to_vec(&profile).expect("a profile is plain JSON").into())
@@ -252,7 +257,9 @@ impl TryFrom<v1::SearchResponse> for Found {
             .then(|| serde_json::from_slice(&message.profile))
             .transpose()
             .map_err(|error| bad(&format!("a profile does not parse ({error})")))?;
-        Ok(Self { hits, matches: message.matches, bounded: message.bounded, profile })
+        let load =
+            message.load.map(|v1::Load { running, queued, service_us }| Load { running, queued, service_us });
+        Ok(Self { hits, matches: message.matches, bounded: message.bounded, profile, load })
     }
 }
 

@@ -12,7 +12,7 @@ use model::ids::{IndexUid, NodeId, Seq, ShardId};
 use model::statistics::Statistics;
 use proto::Error;
 use proto::controller::Held;
-use proto::leaf::{Fetch, Found, Leaf, Search, ShardAt, ShardWrite, StatisticsRequest};
+use proto::leaf::{Fetch, Found, Leaf, Load, Search, ShardAt, ShardWrite, StatisticsRequest};
 use proto::search::Document;
 use runtime::{Deadline, OnError, Random, TaskScope};
 use tokio::sync::{Semaphore, oneshot};
@@ -58,6 +58,8 @@ pub(super) struct Machine {
     number: u32,
     node: NodeId,
     threads: Semaphore,
+    /// Calls here, at work or queued.
+    here: AtomicU64,
     random: Random,
     stalls: Mutex<Stalled>,
 }
@@ -75,6 +77,7 @@ impl Machine {
             number,
             node,
             threads: Semaphore::new(world.scenario.threads as usize),
+            here: AtomicU64::new(0),
             random: Random::seeded(seed),
             stalls: Mutex::default(),
         }
@@ -197,7 +200,17 @@ impl Way {
         }
     }
 
-    async fn call(&self, shards: usize) -> Result<(), Error> {
+    /// How busy the leaf is, as the real one says it.
+    fn load(&self) -> Load {
+        let (machine, scenario) = (&self.machine, &self.machine.world.scenario);
+        let here = u32::try_from(machine.here.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        let running = here.min(scenario.threads);
+        let mean = scenario.service.mean_us() + scenario.overhead.mean_us();
+        let service_us = (mean * machine.factor(machine.world.now()) * f64::from(super::SLOWED)) as u32;
+        Load { running, queued: here - running, service_us }
+    }
+
+    async fn call(&self, shards: usize) -> Result<Load, Error> {
         let (machine, world) = (&self.machine, &self.machine.world);
         world.counts.calls.fetch_add(1, Ordering::Relaxed);
         world.trace.say(|| format!("{} is asked for {shards}", machine.node));
@@ -213,10 +226,17 @@ impl Way {
         let scenario = &world.scenario;
         let each = (0..shards).map(|_| scenario.service.draw(&mut unit)).sum::<Duration>();
         let work = each + scenario.overhead.draw(&mut || machine.random.unit());
+        machine.here.fetch_add(1, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
         // Dropped with this call, whatever becomes of it.
         let (_here, left) = oneshot::channel();
-        let job = machine.clone().job(work, reply, left);
+        let job = {
+            let machine = machine.clone();
+            async move {
+                machine.clone().job(work, reply, left).await;
+                machine.here.fetch_sub(1, Ordering::Relaxed);
+            }
+        };
         world.scope.spawn("job", OnError::Log, |_| job);
         let answered = answer.await.is_ok();
         match machine.away(arrived, world.now()) {
@@ -225,8 +245,9 @@ impl Way {
             None if !answered => return Err(refused()),
             None => {}
         }
+        let load = self.load();
         self.travel().await;
-        Ok(())
+        Ok(load)
     }
 }
 
@@ -239,7 +260,7 @@ impl Leaf for Way {
     async fn search(&self, search: Search) -> Result<Found, Error> {
         let called = self.call(search.shards.len());
         match tokio::time::timeout_at(search.deadline.instant(), called).await {
-            Ok(called) => called.map(|()| Found::default()),
+            Ok(called) => called.map(|load| Found { load: Some(load), ..Found::default() }),
             Err(_) => Err(Error::expired("the search did not end within its timeout")),
         }
     }

@@ -36,7 +36,7 @@ use model::schema::Schema;
 use model::settings::Definition;
 use proto::admin::{NodeState, OWN, SERVE};
 use proto::search::{Request, Search as _};
-use root::Root;
+use root::{Root, Tally};
 use runtime::{CancellationToken, Deadline, Random, Shutdown, TaskScope};
 use store::Store;
 use tokio::sync::watch;
@@ -183,6 +183,7 @@ async fn cluster_of(scenario: &Scenario, seed: u64, traced: bool) -> Result<Outc
                 leaving: CancellationToken::new(),
                 own: Arc::new(|_| Ok(())),
                 random: Random::seeded(part(seed, 200_000 + number)),
+                scope: world.scope.clone(),
             };
             Root::new(parts, settings(scenario))
         })
@@ -200,6 +201,18 @@ async fn cluster_of(scenario: &Scenario, seed: u64, traced: bool) -> Result<Outc
     .into();
     let capacity = world.now().as_secs_f64() * f64::from(scenario.leaves() * scenario.threads);
     run.figures.insert("leaves' time in use".to_owned(), count(worked) / 1e9 / capacity);
+    let tallies: Vec<Tally> = roots.iter().map(Root::tally).collect();
+    let sum = |part: fn(&Tally) -> u64| tallies.iter().map(part).sum::<u64>() as f64;
+    let further = sum(|tally| tally.hedges + tally.retries);
+    let first = sum(|tally| tally.calls) - further;
+    run.figures.insert("further sends, %".to_owned(), 100.0 * further / first.max(1.0));
+    run.counters.extend([
+        ("hedges".to_owned(), sum(|tally| tally.hedges)),
+        ("hedges won".to_owned(), sum(|tally| tally.hedges_won)),
+        ("retries".to_owned(), sum(|tally| tally.retries)),
+        ("hedges withheld, no budget".to_owned(), sum(|tally| tally.withheld_budget)),
+        ("hedges withheld, all is slow".to_owned(), sum(|tally| tally.withheld_slow)),
+    ]);
     drop(sender);
     Ok(Outcomes { run, trace: world.trace.take() })
 }
@@ -211,6 +224,17 @@ fn settings(scenario: &Scenario) -> root::Settings {
         attempt_timeout: slowed(scenario.attempt_timeout.0),
         restart_within: slowed(usual.restart_within),
         doubted_for: slowed(usual.doubted_for),
+        admission: root::admission::Settings {
+            searches: model::limit::Settings {
+                slack: slowed(usual.admission.searches.slack),
+                window: slowed(usual.admission.searches.window),
+                probe_after: slowed(usual.admission.searches.probe_after),
+                ..usual.admission.searches
+            },
+            ..usual.admission
+        },
+        slow_query: Duration::ZERO,
+        hedging: scenario.hedging,
         choice: match scenario.choice {
             Choice::Random => Policy::Random,
             Choice::TwoChoices => Policy::TwoChoices,
@@ -240,6 +264,7 @@ async fn load(world: &World, roots: &[Root], seed: u64) -> Result<Run> {
         deadline: Deadline::after(Duration::ZERO),
         token: None,
         at: None,
+        min_coverage: None,
         profile: false,
     };
     let mut flights = FuturesUnordered::new();

@@ -68,6 +68,9 @@ pub struct Scenario {
     /// How a root takes one of several replicas: `random` or `two_choices`.
     #[serde(default)]
     pub choice: Choice,
+    /// Whether late calls are made to another leaf too.
+    #[serde(default = "yes")]
+    pub hedging: bool,
     /// How long a leaf may take before another replica is asked too.
     #[serde(default = "half_a_second")]
     pub attempt_timeout: Text,
@@ -161,6 +164,10 @@ pub enum Choice {
     /// The less loaded of two.
     #[default]
     TwoChoices,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn one() -> u32 {

@@ -50,6 +50,7 @@ pub(crate) fn found(node: &str, query: &str, shards: &[ShardAt], limit: usize, p
         matches: Some(shards.len() as u64 * u64::from(DOCUMENTS)),
         bounded: false,
         profile: profile.then(|| LeafProfile { node: node.to_owned(), ..LeafProfile::default() }),
+        load: None,
     }
 }
 

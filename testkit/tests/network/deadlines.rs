@@ -69,7 +69,8 @@ fn a_search_expires_at_its_timeout_and_the_leaves_stop_then() {
     slow(&cluster);
     let ended = cluster.run_to(1).remove(0);
     assert_eq!(ended.outcome, Err(Kind::Expired));
-    assert!(ended.took() >= timeout && ended.took() <= timeout + MESSAGE * 2, "{ended:?}");
+    // A part of the time is kept for merging.
+    assert!(ended.took() >= timeout * 9 / 10 && ended.took() <= timeout + MESSAGE * 2, "{ended:?}");
     let calls = cluster.run_to_rest();
     let stopped = searches(&calls).iter().filter_map(|call| call.ended).max_by_key(|ended| ended.0);
     let (stopped, _) = stopped.expect("the leaves searched");
@@ -88,12 +89,16 @@ fn a_second_replica_gets_the_time_that_is_left() {
     slow(&cluster);
     let ended = cluster.run_to(1).remove(0);
     assert_eq!(ended.outcome, Err(Kind::Expired));
-    assert!(ended.took() >= timeout && ended.took() <= timeout + MESSAGE * 2, "{ended:?}");
+    // A part of the time is kept for merging.
+    assert!(ended.took() >= timeout * 9 / 10 && ended.took() <= timeout + MESSAGE * 2, "{ended:?}");
     let calls = cluster.run_to_rest();
     let attempt = root::Settings::default().attempt_timeout;
-    let second: Vec<_> = searches(&calls).into_iter().filter(|call| call.began >= attempt).collect();
-    assert!(!second.is_empty(), "{calls:?}");
-    assert!(second.iter().all(|call| call.left <= timeout - attempt), "{calls:?}");
+    // The second is asked when the first is late: before it is overdue.
+    let first = searches(&calls).iter().map(|call| call.began).min().expect("the leaves searched");
+    let second: Vec<_> =
+        searches(&calls).into_iter().filter(|call| call.began > first + MESSAGE * 2).collect();
+    assert!(!second.is_empty() && second.iter().any(|call| call.began < attempt), "{calls:?}");
+    assert!(second.iter().all(|call| call.left + call.began <= timeout + MESSAGE), "{calls:?}");
     let stopped = searches(&calls).iter().filter_map(|call| call.ended).max_by_key(|ended| ended.0);
     assert!(stopped.expect("the leaves searched").0 <= timeout + MESSAGE * 2, "{calls:?}");
 }

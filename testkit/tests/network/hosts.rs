@@ -35,7 +35,7 @@ use proto::leaf::StatisticsRequest;
 use proto::search::{Request, Search as _};
 use proto::{Error, Kind};
 use root::Root;
-use runtime::{CancellationToken, Deadline, Random};
+use runtime::{CancellationToken, Deadline, Random, Shutdown, TaskScope};
 use store::Store;
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -164,13 +164,15 @@ impl Client {
             deadline: Deadline::after(timeout),
             token: None,
             at: None,
+            min_coverage: None,
             profile: true,
         };
         let outcome = match self.root.search(request).await {
             Ok(answer) => {
                 assert_eq!(corpus::wrong(&query, &answer), None, "the answer to {query}");
                 let profile = answer.profile.expect("it was asked for");
-                Ok(profile.leaves.into_iter().map(|leaf| leaf.node).collect())
+                let answered = profile.leaves.into_iter().filter(|leaf| leaf.outcome == "answered");
+                Ok(answered.map(|leaf| leaf.node).collect())
             }
             Err(error) => Err(error.kind),
         };
@@ -221,6 +223,7 @@ fn client(seed: u64, log: Log) -> (Client, watch::Sender<Arc<View>>) {
         leaving: CancellationToken::new(),
         own: Arc::new(|_| Ok(())),
         random: Random::seeded(seed),
+        scope: TaskScope::new(&Shutdown::new()),
     };
     let root = Root::new(parts, root::Settings::default());
     (Client { root, leaves, log }, sender)

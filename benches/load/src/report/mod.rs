@@ -83,7 +83,11 @@ pub struct Run {
     /// From the intended start to the actual one, in µs: what the generator
     /// itself added.
     pub lag: Histogram,
-    /// The same latencies, split into up to 20 stretches of time of equal
+    /// From the actual start to the whole refusal, in µs: of all that were
+    /// refused for load, or since nobody could answer.
+    #[serde(default)]
+    pub refusals: Histogram,
+    /// The same latencies as `latency`, split into up to 20 stretches of time of equal
     /// length: their differences are the spread of every figure.
     pub blocks: Vec<Histogram>,
     /// What happened when.

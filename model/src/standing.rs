@@ -1,0 +1,206 @@
+//! What a root knows of one leaf: how loaded it is, and what speaks against it.
+//!
+//! ```text
+//!  good ── a call is late ──► late ── any answer ──► good
+//!    └── a call fails ──► failed ── time ──► on trial ── any answer ──► good
+//! ```
+//!
+//! A late leaf is asked last while it owes an answer: the answer that it owes
+//! is the way back. One that owes nothing any more, and one whose time is over,
+//! is on trial: it gets one real call at a time, which is hedged like any other.
+//!
+//! Moments are seconds since some beginning.
+
+/// What a leaf reports of itself with an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Report {
+    /// Calls that run or are queued there, of all roots.
+    pub in_flight: f64,
+    /// How long it works on one, in seconds.
+    pub service: f64,
+}
+
+/// One leaf, as one root sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Standing {
+    /// Sends without an answer.
+    unanswered: usize,
+    late: bool,
+    /// Asked last until then, and on trial after that.
+    failed_until: Option<f64>,
+    reported: Option<Reported>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Reported {
+    /// In flight for other roots.
+    others: f64,
+    service: f64,
+}
+
+/// Of the figures that a leaf reports, the newest weighs this much.
+const NEWEST: f64 = 0.3;
+
+impl Standing {
+    /// Notes that a call was sent.
+    pub fn sent(&mut self) {
+        self.unanswered += 1;
+    }
+
+    /// Notes that a call has ended, however.
+    pub fn ended(&mut self) {
+        self.unanswered = self.unanswered.saturating_sub(1);
+    }
+
+    /// Notes an answer; the call itself has not [ended](Self::ended) yet.
+    pub fn answered(&mut self, report: Option<Report>) {
+        (self.late, self.failed_until) = (false, None);
+        let Some(report) = report else { return };
+        // What is reported contained this root's own, without the one answered.
+        let own = self.unanswered.saturating_sub(1) as f64;
+        let others = (report.in_flight - own).max(0.0);
+        let old = self.reported.unwrap_or(Reported { others, service: report.service });
+        self.reported = Some(Reported {
+            others: old.others + NEWEST * (others - old.others),
+            service: old.service + NEWEST * (report.service - old.service),
+        });
+    }
+
+    /// Notes that a call takes too long; whether it was not late before.
+    pub fn is_late(&mut self) -> bool {
+        !std::mem::replace(&mut self.late, true)
+    }
+
+    /// How many times its usual time a call may take, of which one alone may
+    /// take `stretch` times: that several are late by chance is less likely,
+    /// and a leaf that is known to stand still is not waited for twice.
+    #[must_use]
+    pub fn stretched(&self, stretch: f64) -> f64 {
+        if self.late { 1.0 } else { stretch.powf(1.0 / self.unanswered.max(1) as f64) }
+    }
+
+    /// Notes a failure: it is asked last until then.
+    pub fn failed(&mut self, until: f64) {
+        self.failed_until = Some(until);
+    }
+
+    /// Sends without an answer.
+    #[must_use]
+    pub fn unanswered(&self) -> usize {
+        self.unanswered
+    }
+
+    /// Whether others are asked before it.
+    #[must_use]
+    pub fn doubted(&self, now: f64) -> bool {
+        match self.failed_until {
+            Some(until) => now < until || self.unanswered > 0,
+            None => self.late && self.unanswered > 0,
+        }
+    }
+
+    /// Whether something speaks against it that one answer would settle.
+    #[must_use]
+    pub fn on_trial(&self) -> bool {
+        self.late || self.failed_until.is_some()
+    }
+
+    /// What it has to do, and how long it takes for each, where it said so.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        Load { own: self.unanswered as f64, reported: self.reported.map(|it| (it.others, it.service)) }
+    }
+}
+
+/// How loaded a leaf is, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Load {
+    own: f64,
+    reported: Option<(f64, f64)>,
+}
+
+impl Load {
+    /// The time after which each leaf would answer one more call, of leaves
+    /// between which one is chosen. One that has said nothing is taken to be as
+    /// the others are on average.
+    pub fn compare(loads: &mut [(Self, &mut f64)]) {
+        let known = loads.iter().filter_map(|(load, _)| load.reported);
+        let (count, others, service) = known
+            .fold((0.0, 0.0, 0.0), |(count, others, service), (o, s)| (count + 1.0, others + o, service + s));
+        let usual = if count > 0.0 { (others / count, service / count) } else { (0.0, 1.0) };
+        for (load, to) in loads {
+            let (others, service) = load.reported.unwrap_or(usual);
+            // A leaf that answers in no time is not infinitely good.
+            let service = service.max(usual.1 / 10.0).max(1e-6);
+            **to = (load.own + others + 1.0) * service;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(in_flight: f64) -> Option<Report> {
+        Some(Report { in_flight, service: 0.001 })
+    }
+
+    #[test]
+    fn a_late_leaf_is_good_again_with_any_answer() {
+        let mut leaf = Standing::default();
+        (0..2).for_each(|_| leaf.sent());
+        assert!(leaf.is_late() && !leaf.is_late());
+        assert!(leaf.doubted(0.0));
+        leaf.answered(None);
+        leaf.ended();
+        assert!(!leaf.doubted(0.0) && !leaf.on_trial());
+    }
+
+    #[test]
+    fn one_that_was_late_and_owes_nothing_gets_one_call_at_a_time() {
+        let mut leaf = Standing::default();
+        leaf.sent();
+        leaf.is_late();
+        leaf.ended();
+        assert!(leaf.on_trial() && !leaf.doubted(0.0));
+        leaf.sent();
+        assert!(leaf.doubted(0.0));
+    }
+
+    #[test]
+    fn one_that_failed_is_left_alone_for_a_while_and_then_tried() {
+        let mut leaf = Standing::default();
+        leaf.failed(3.0);
+        assert!(leaf.doubted(2.9) && !leaf.doubted(3.0));
+        leaf.sent();
+        assert!(leaf.doubted(3.0));
+        leaf.answered(None);
+        assert!(!leaf.doubted(3.0));
+    }
+
+    fn compared(leaves: &[Standing]) -> Vec<f64> {
+        let mut times = vec![0.0; leaves.len()];
+        let mut loads: Vec<_> = leaves.iter().map(Standing::load).zip(times.iter_mut()).collect();
+        Load::compare(&mut loads);
+        drop(loads);
+        times
+    }
+
+    #[test]
+    fn load_is_what_others_ask_and_what_is_owed_here() {
+        let (mut busy, mut idle, unknown) = (Standing::default(), Standing::default(), Standing::default());
+        (0..4).for_each(|_| busy.sent());
+        // Three of the eleven are this root's own.
+        busy.answered(report(11.0));
+        busy.ended();
+        idle.sent();
+        idle.answered(report(0.0));
+        idle.ended();
+        let times = compared(&[busy, idle, unknown]);
+        assert!((times[0] - 0.012).abs() < 1e-9, "{times:?}");
+        assert!((times[1] - 0.001).abs() < 1e-9, "{times:?}");
+        // Neither flooded nor left alone.
+        assert!(times[1] < times[2] && times[2] < times[0], "{times:?}");
+        assert_eq!(compared(&[unknown, unknown]), [1.0, 1.0]);
+    }
+}
