@@ -62,6 +62,18 @@ pub(crate) struct Running {
     _lock: Lock,
 }
 
+fn root_settings(settings: &Settings) -> root::Settings {
+    let usual = root::Settings::default();
+    root::Settings {
+        attempt_timeout: settings.attempt_timeout,
+        hedging: settings.hedging,
+        hedge: model::hedge::Settings { budget: settings.hedge_budget, ..usual.hedge },
+        zone: settings.zone.clone(),
+        slow_query: settings.slow_query,
+        ..usual
+    }
+}
+
 async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
         anyhow::anyhow!(
@@ -168,8 +180,7 @@ impl Running {
                 random: Random::from_system(),
                 scope: inner.clone(),
             };
-            let attempt_timeout = settings.attempt_timeout;
-            Root::new(parts, root::Settings { attempt_timeout, ..root::Settings::default() })
+            Root::new(parts, root_settings(&settings))
         });
 
         let joined = membership.clone();

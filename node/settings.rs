@@ -107,6 +107,16 @@ pub struct Options {
     /// How long a leaf may take before another replica is asked too
     #[arg(long, env = "WINDROW_ATTEMPT_TIMEOUT", value_name = "TIME")]
     pub attempt_timeout: Option<Span>,
+    /// Whether a leaf that is late is not waited for: another replica is asked
+    /// too, and the first answer wins
+    #[arg(long, env = "WINDROW_HEDGING", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub hedging: Option<bool>,
+    /// Further sends, hedges and retries together, for each first one
+    #[arg(long, env = "WINDROW_HEDGE_BUDGET", value_name = "SHARE")]
+    pub hedge_budget: Option<f64>,
+    /// Searches that take longer are logged; 0s logs none
+    #[arg(long, env = "WINDROW_SLOW_QUERY", value_name = "TIME")]
+    pub slow_query: Option<Span>,
     /// Free megabytes of the data folder's disk below which writes are refused
     #[arg(long, env = "WINDROW_DISK_RESERVE_MB", value_name = "MB")]
     pub disk_reserve_mb: Option<u64>,
@@ -189,6 +199,9 @@ pub(crate) struct Settings {
     pub(crate) placement_grace: Duration,
     pub(crate) lag_max: Duration,
     pub(crate) attempt_timeout: Duration,
+    pub(crate) hedging: bool,
+    pub(crate) hedge_budget: f64,
+    pub(crate) slow_query: Duration,
     pub(crate) disk_reserve_bytes: u64,
     pub(crate) auto_create: bool,
     /// Show metrics to clients too.
@@ -274,12 +287,21 @@ impl Settings {
             placement_grace: span(options.placement_grace, default.placement_grace),
             lag_max: span(options.lag_max, default.lag_max),
             attempt_timeout: span(options.attempt_timeout, default.attempt_timeout),
+            hedging: options.hedging.unwrap_or(default.hedging),
+            hedge_budget: options.hedge_budget.unwrap_or(default.hedge_budget),
+            slow_query: span(options.slow_query, default.slow_query),
             disk_reserve_bytes: options.disk_reserve_mb.map_or(default.disk_reserve_bytes, |mb| mb << 20),
             auto_create: options.auto_create.unwrap_or(false),
             public_metrics: false,
             faults: allowed.then(|| options.faults.unwrap_or_default()),
             log: options.log.unwrap_or(default.log),
         };
+        if !(0.0..=1.0).contains(&settings.hedge_budget) {
+            bail!(
+                "--hedge-budget is {}: it is a share of the calls, 0 to 1, such as 0.02",
+                settings.hedge_budget
+            );
+        }
         if let Some(id) = &settings.node_id {
             check_id(id)?;
         }
@@ -290,6 +312,7 @@ impl Settings {
 impl Default for Settings {
     fn default() -> Self {
         let controller = cluster::controller::Settings::default();
+        let root = root::Settings::default();
         let any = |port| SocketAddr::from(([127, 0, 0, 1], port));
         Self {
             root: true,
@@ -308,7 +331,10 @@ impl Default for Settings {
             drain_delay: Duration::from_secs(2),
             placement_grace: controller.placement_grace,
             lag_max: controller.lag_max,
-            attempt_timeout: root::Settings::default().attempt_timeout,
+            attempt_timeout: root.attempt_timeout,
+            hedging: root.hedging,
+            hedge_budget: root.hedge.budget,
+            slow_query: root.slow_query,
             disk_reserve_bytes: leaf::Settings::default().disk_reserve_bytes,
             auto_create: false,
             public_metrics: false,
@@ -356,6 +382,9 @@ pub(crate) fn with_file(options: Options, file: Option<&Path>) -> Result<Options
         placement_grace: options.placement_grace.or(file.placement_grace),
         lag_max: options.lag_max.or(file.lag_max),
         attempt_timeout: options.attempt_timeout.or(file.attempt_timeout),
+        hedging: options.hedging.or(file.hedging),
+        hedge_budget: options.hedge_budget.or(file.hedge_budget),
+        slow_query: options.slow_query.or(file.slow_query),
         disk_reserve_mb: options.disk_reserve_mb.or(file.disk_reserve_mb),
         auto_create: options.auto_create.or(file.auto_create),
         allow_faults: options.allow_faults.or(file.allow_faults),

@@ -24,11 +24,12 @@ pub(super) fn program() -> Result<PathBuf> {
     std::env::current_exe().context("this program cannot find itself to start nodes")
 }
 
-/// Starts nodes with these roles.
-pub(super) async fn start(roles: Vec<&'static str>) -> Result<Cluster> {
+/// Starts nodes with these roles; `arguments` are their own.
+pub(super) async fn start(roles: Vec<&'static str>, arguments: Vec<Vec<String>>) -> Result<Cluster> {
     let mut plan = Plan::of(program()?, roles.len());
     plan.arguments = vec!["--lease".into(), "10s".into(), "--log".into(), "warn".into()];
     plan.roles = roles;
+    plan.own_arguments = arguments;
     plan.direct = true;
     let cluster = Cluster::start(&plan).await?;
     cluster.context("a local cluster needs etcd: install the package etcd-server, or use `bench run --url`")

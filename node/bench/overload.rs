@@ -44,7 +44,7 @@ pub(super) async fn run(options: Overload) -> Result<()> {
     eprintln!("Starting {} leaves, a root and etcd.", options.leaves);
     let mut roles = vec!["root"];
     roles.resize(options.leaves + 1, "leaf");
-    let nodes = cluster::start(roles).await?;
+    let nodes = cluster::start(roles, Vec::new()).await?;
     let root = &nodes.nodes[0].client;
     eprintln!("Loading {} documents.", options.documents);
     let layout = (options.shards, options.copies);

@@ -46,7 +46,7 @@ pub(super) async fn run(options: Shards) -> Result<()> {
         sample.extend(few.collect::<Result<Vec<_>>>()?);
     }
     let schema = crate::load::schema_of(&sample)?;
-    let cluster = cluster::start(vec!["root,leaf"; options.nodes]).await?;
+    let cluster = cluster::start(vec!["root,leaf"; options.nodes], Vec::new()).await?;
     let client = &cluster.nodes[0].client;
     let servers = Servers::of(client).await.with_processes(cluster.nodes.iter().filter_map(Node::pid));
     let settings = json!({

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ::load::generator::doubts;
-use ::load::report::{Histogram, Run};
+use ::load::report::Run;
 use ::load::schedule::Arrivals;
 use ::load::target::{Http, Shape};
 use ::load::{Pace, Servers, Step};
@@ -20,6 +20,27 @@ const INDEX: &str = "bench-tail";
 /// Leaves at most: they share this machine.
 const LEAVES_MAX: usize = 64;
 const QUERIES: usize = 2_000;
+const ROOTS: usize = 2;
+
+/// What a run is like.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Calm,
+    Stops,
+    Unhedged,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Calm, Self::Stops, Self::Unhedged];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Calm => "without stops",
+            Self::Stops => "with stops",
+            Self::Unhedged => "with stops, hedging off",
+        }
+    }
+}
 
 pub(super) async fn run(options: Tail) -> Result<()> {
     writable(&options.out)?;
@@ -27,10 +48,12 @@ pub(super) async fn run(options: Tail) -> Result<()> {
     ensure!(options.load > 0.0 && options.load < 10.0, "--load is a share of the capacity, such as 0.3");
     ensure!(options.runs > 0, "--runs must be above 0");
     ensure!(options.stop < options.every * 100, "--stop is longer than a hundred times --every");
-    eprintln!("Starting {} leaves, a root and etcd.", options.leaves);
-    let mut roles = vec!["root"];
-    roles.resize(options.leaves + 1, "leaf");
-    let cluster = cluster::start(roles).await?;
+    eprintln!("Starting {} leaves, two roots and etcd.", options.leaves);
+    let mut roles = vec!["root", "root"];
+    roles.resize(options.leaves + ROOTS, "leaf");
+    // The second root is the first one without hedging.
+    let own = vec![Vec::new(), vec!["--hedging=false".to_owned()]];
+    let cluster = cluster::start(roles, own).await?;
     let root = &cluster.nodes[0];
     eprintln!("Loading {} documents.", options.documents);
     let layout = (options.shards, options.copies);
@@ -38,10 +61,11 @@ pub(super) async fn run(options: Tail) -> Result<()> {
     cluster.whole(0, options.copies as usize).await?;
 
     let queries = cluster::queries(QUERIES, options.seed);
-    let url = root.client.url().to_owned();
-    let target = Http::new(&[url], INDEX, queries.texts(), &Shape::new())?;
+    let target =
+        |root: &Node| Http::new(&[root.client.url().to_owned()], INDEX, queries.texts(), &Shape::new());
+    let (hedging, plain) = (target(root)?, target(&cluster.nodes[1])?);
     let servers = Servers::of(&root.client).await.with_processes(cluster.nodes.iter().filter_map(Node::pid));
-    let able = capacity(&target, &queries, &servers, options.seed).await?;
+    let able = capacity(&hedging, &queries, &servers, options.seed).await?;
     let rate = able * options.load;
     let settings = json!({
         "leaves": options.leaves, "shards": options.shards, "copies": options.copies,
@@ -55,10 +79,11 @@ pub(super) async fn run(options: Tail) -> Result<()> {
     let mut report = report("tail", &title, options.seed, settings);
     let mut steps = Vec::new();
     for number in 0..options.runs {
-        for stops in [false, true] {
-            let kind = if stops { "with stops" } else { "without stops" };
-            let name =
-                if options.runs == 1 { kind.to_owned() } else { format!("{kind}, run {}", number + 1) };
+        for kind in Kind::ALL {
+            let name = match options.runs {
+                1 => kind.name().to_owned(),
+                _ => format!("run {}, {}", number + 1, kind.name()),
+            };
             let seed = options.seed.wrapping_add(u64::from(number));
             let one = Step {
                 name,
@@ -69,25 +94,27 @@ pub(super) async fn run(options: Tail) -> Result<()> {
                 in_flight_max: 10_000,
                 seed,
             };
-            let loaded = step(&target, &queries, &servers, &one);
-            let run = if stops {
+            let target = if kind == Kind::Unhedged { &plain } else { &hedging };
+            let loaded = step(target, &queries, &servers, &one);
+            let run = if kind == Kind::Calm {
+                loaded.await?
+            } else {
                 tokio::select! {
                     run = loaded => run?,
                     failed = stopping(&cluster, &options, seed) => return failed,
                 }
-            } else {
-                loaded.await?
             };
             report.notes.extend(doubts(&run, &one));
             report.runs.push(run);
             steps.push(one);
-            for leaf in &cluster.nodes[1..] {
+            for leaf in &cluster.nodes[ROOTS..] {
                 leaf.signal("CONT")?;
             }
         }
     }
     report.settings["steps"] = serde_json::to_value(&steps)?;
-    report.notes.push(verdict(&report.runs));
+    let verdicts = report.runs.chunks(Kind::ALL.len()).map(verdict);
+    report.notes.extend(verdicts.collect::<Vec<_>>());
     finish(&report, &options.out)
 }
 
@@ -97,30 +124,38 @@ async fn stopping(cluster: &Cluster, options: &Tail, seed: u64) -> Result<()> {
     loop {
         let gap = -(1.0 - random.random::<f64>()).ln() * options.every.as_secs_f64();
         tokio::time::sleep(Duration::from_secs_f64(gap)).await;
-        let leaf = &cluster.nodes[1 + random.random_range(0..options.leaves)];
+        let leaf = &cluster.nodes[ROOTS + random.random_range(0..options.leaves)];
         leaf.signal("STOP").context("a leaf ended")?;
         tokio::time::sleep(options.stop).await;
         leaf.signal("CONT").context("a leaf ended")?;
     }
 }
 
-/// What the stops did to the slowest queries, over all runs.
+/// What the stops did to the slowest queries of one run of each kind.
 fn verdict(runs: &[Run]) -> String {
-    let of = |kind: &str| {
-        let mut sum = Histogram::default();
-        for run in runs.iter().filter(|run| run.name.starts_with(kind)) {
-            sum.add(&run.latency);
-        }
-        sum
+    let at = |kind: Kind, percentile| {
+        runs.get(kind as usize).map_or(0.0, |run| run.latency.percentile(percentile) as f64 / 1e3)
     };
-    let (calm, stopped) = (of("without stops"), of("with stops"));
-    let at = |latency: &Histogram| latency.percentile(99.9) as f64 / 1e3;
-    let wait = stopped.percentile(99.0) as f64 / 1e3;
+    let of = |name: &str| {
+        let stops = runs.get(Kind::Stops as usize);
+        stops.and_then(|run| run.counters.get(name)).copied().unwrap_or_default()
+    };
+    let further = of("hedges") + of("retries");
+    let firsts = of("leaf calls") - further;
     format!(
-        "99.9 % of the queries were answered within {:.1} ms while leaves stopped, {:.1} ms while none did: {:.1} times. \
-         99 % within {wait:.1} ms.",
-        at(&stopped),
-        at(&calm),
-        at(&stopped) / at(&calm).max(0.001)
+        "99.9 % of the queries within {:.1} ms without stops, {:.1} ms with them ({:.1} times), {:.1} ms with them and \
+         no hedging; 99 % within {:.1}, {:.1} and {:.1} ms. Further sends {:.2} %: {} hedges, of which {} won, and {} \
+         retries.",
+        at(Kind::Calm, 99.9),
+        at(Kind::Stops, 99.9),
+        at(Kind::Stops, 99.9) / at(Kind::Calm, 99.9).max(0.001),
+        at(Kind::Unhedged, 99.9),
+        at(Kind::Calm, 99.0),
+        at(Kind::Stops, 99.0),
+        at(Kind::Unhedged, 99.0),
+        100.0 * further / firsts.max(1.0),
+        of("hedges"),
+        of("hedges won"),
+        of("retries"),
     )
 }

@@ -49,6 +49,8 @@ pub struct Plan {
     pub direct: bool,
     /// Further arguments of every node.
     pub arguments: Vec<String>,
+    /// Further arguments by node.
+    pub own_arguments: Vec<Vec<String>>,
 }
 
 impl Plan {
@@ -63,6 +65,7 @@ impl Plan {
             s3: false,
             direct: false,
             arguments: vec!["--lease".into(), "2s".into(), "--log".into(), "info".into()],
+            own_arguments: Vec::new(),
         }
     }
 }
@@ -156,6 +159,7 @@ impl Cluster {
             arguments.extend(plan.roles.get(number).map(|roles| format!("--roles={roles}")));
             arguments.extend(plan.zones.get(number).map(|zone| format!("--zone={zone}")));
             arguments.extend(plan.arguments.iter().cloned());
+            arguments.extend(plan.own_arguments.get(number).into_iter().flatten().cloned());
             let root = plan.roles.get(number).is_none_or(|roles| roles.contains("root"));
             let mut node = Node {
                 root,
