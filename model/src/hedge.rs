@@ -4,8 +4,9 @@
 //! few calls that take longer than usual, and the first good answer wins. What
 //! keeps the cure from being worse than the illness: one budget with retries,
 //! in the first place for the last of a query's legs, and none while
-//! everything is slow. Found by simulation; `docs/decisions/0009` has the
-//! figures.
+//! everything is slow. A call may be late by chance, or since its leaf stands
+//! still; a ping tells which, and costs no search. Found by simulation;
+//! `docs/decisions/0003-hedging.md` has the figures.
 //!
 //! All lengths of time are in the caller's unit of choice, such as seconds.
 
@@ -19,8 +20,11 @@ pub struct Settings {
     /// The part of the budget that ordinary lateness may take: the rest is for
     /// leaves that stand still.
     pub ordinary: f64,
-    /// Hedges of one leg.
+    /// Hedges in a row: of a call, of its hedge, …
     pub hedges_max: u32,
+    /// The part of a call's usual time after which its leaf is pinged, where it
+    /// gave no other sign of life for as long.
+    pub ping: f64,
     /// The quantile of a shard's past times after which a call is late.
     pub quantile: f64,
     /// The share of a query's legs that counts as its last ones; one at least.
@@ -37,8 +41,9 @@ impl Default for Settings {
         Self {
             budget: 0.02,
             burst: 100.0,
-            ordinary: 0.5,
+            ordinary: 0.3,
             hedges_max: 2,
+            ping: 0.5,
             quantile: 0.95,
             last: 0.1,
             others: 1.5,
@@ -285,7 +290,7 @@ mod tests {
             }
         }
         let share = hedged as f64 / 1e5;
-        assert!((0.009..0.011).contains(&share), "{share}");
+        assert!((0.0054..0.0066).contains(&share), "{share}");
         (0..1_000).for_each(|_| stretch.hedged(1));
         assert!(stretch.factor() <= Stretch::MOST * 1.001);
     }

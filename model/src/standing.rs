@@ -1,12 +1,15 @@
 //! What a root knows of one leaf: how loaded it is, and what speaks against it.
 //!
 //! ```text
-//!  good ── a call is late ──► late ── any answer ──► good
-//!    └── a call fails ──► failed ── time ──► on trial ── any answer ──► good
+//!  good ─┬─ a call is late ──► late ── any answer ──► good
+//!        │                       └─ no pong ──► silent ── pong, any answer ──► good
+//!        └─ a call fails ──► failed ── time ──► on trial ── any answer ──► good
 //! ```
 //!
-//! A late leaf is asked last while it owes an answer: the answer that it owes
-//! is the way back. One that owes nothing any more, and one whose time is over,
+//! A late leaf is pinged: one that is only busy answers that at once, and one
+//! that does not stands still. Nobody waits for a silent leaf, and none is asked
+//! less willingly; its pong is the way back. A late leaf is asked last while it
+//! owes an answer. One that owes nothing any more, and one whose time is over,
 //! is on trial: it gets one real call at a time, which is hedged like any other.
 //!
 //! Moments are seconds since some beginning.
@@ -26,6 +29,11 @@ pub struct Standing {
     /// Sends without an answer.
     unanswered: usize,
     late: bool,
+    silent: bool,
+    /// Whether a ping is under way.
+    pinged: bool,
+    /// When it last gave a sign of life.
+    heard: f64,
     /// Asked last until then, and on trial after that.
     failed_until: Option<f64>,
     reported: Option<Reported>,
@@ -53,12 +61,45 @@ impl Standing {
     }
 
     /// Notes an answer; the call itself has not [ended](Self::ended) yet.
-    pub fn answered(&mut self, report: Option<Report>) {
+    pub fn answered(&mut self, now: f64, report: Option<Report>) {
         (self.late, self.failed_until) = (false, None);
-        let Some(report) = report else { return };
+        (self.silent, self.heard) = (false, now);
         // What is reported contained this root's own, without the one answered.
-        let own = self.unanswered.saturating_sub(1) as f64;
-        let others = (report.in_flight - own).max(0.0);
+        if let Some(report) = report {
+            self.reported(report, self.unanswered.saturating_sub(1));
+        }
+    }
+
+    /// Whether to ping it: nothing was heard from it for so long, and no ping is
+    /// under way. If so, one is now.
+    pub fn ping(&mut self, now: f64, quiet: f64) -> bool {
+        let due = !self.pinged && now - self.heard > quiet;
+        self.pinged |= due;
+        due
+    }
+
+    /// Notes that the ping had no answer so far.
+    pub fn falls_silent(&mut self) {
+        self.silent = self.pinged;
+    }
+
+    /// Notes the end of the ping, and what the answer said.
+    pub fn pong(&mut self, now: f64, report: Option<Report>) {
+        self.pinged = false;
+        self.silent = false;
+        let Some(report) = report else { return };
+        self.heard = now;
+        self.reported(report, self.unanswered);
+    }
+
+    /// Whether it stands still.
+    #[must_use]
+    pub fn silent(&self) -> bool {
+        self.silent
+    }
+
+    fn reported(&mut self, report: Report, own: usize) {
+        let others = (report.in_flight - own as f64).max(0.0);
         let old = self.reported.unwrap_or(Reported { others, service: report.service });
         self.reported = Some(Reported {
             others: old.others + NEWEST * (others - old.others),
@@ -73,10 +114,10 @@ impl Standing {
 
     /// How many times its usual time a call may take, of which one alone may
     /// take `stretch` times: that several are late by chance is less likely,
-    /// and a leaf that is known to stand still is not waited for twice.
+    /// and nobody waits for a leaf that stands still.
     #[must_use]
     pub fn stretched(&self, stretch: f64) -> f64 {
-        if self.late { 1.0 } else { stretch.powf(1.0 / self.unanswered.max(1) as f64) }
+        if self.silent { 0.0 } else { stretch.powf(1.0 / self.unanswered.max(1) as f64) }
     }
 
     /// Notes a failure: it is asked last until then.
@@ -93,6 +134,9 @@ impl Standing {
     /// Whether others are asked before it.
     #[must_use]
     pub fn doubted(&self, now: f64) -> bool {
+        if self.silent {
+            return true;
+        }
         match self.failed_until {
             Some(until) => now < until || self.unanswered > 0,
             None => self.late && self.unanswered > 0,
@@ -102,7 +146,7 @@ impl Standing {
     /// Whether something speaks against it that one answer would settle.
     #[must_use]
     pub fn on_trial(&self) -> bool {
-        self.late || self.failed_until.is_some()
+        self.late || self.silent || self.failed_until.is_some()
     }
 
     /// What it has to do, and how long it takes for each, where it said so.
@@ -151,7 +195,7 @@ mod tests {
         (0..2).for_each(|_| leaf.sent());
         assert!(leaf.is_late() && !leaf.is_late());
         assert!(leaf.doubted(0.0));
-        leaf.answered(None);
+        leaf.answered(0.0, None);
         leaf.ended();
         assert!(!leaf.doubted(0.0) && !leaf.on_trial());
     }
@@ -174,8 +218,40 @@ mod tests {
         assert!(leaf.doubted(2.9) && !leaf.doubted(3.0));
         leaf.sent();
         assert!(leaf.doubted(3.0));
-        leaf.answered(None);
+        leaf.answered(0.0, None);
         assert!(!leaf.doubted(3.0));
+    }
+
+    #[test]
+    fn a_leaf_without_a_pong_is_silent_until_its_pong() {
+        let mut leaf = Standing::default();
+        leaf.sent();
+        leaf.answered(1.0, None);
+        // Heard a moment ago.
+        assert!(!leaf.ping(1.5, 1.0));
+        assert!(leaf.ping(2.5, 1.0) && !leaf.ping(2.6, 0.0), "one at a time");
+        leaf.falls_silent();
+        assert!(leaf.silent() && leaf.doubted(3.0) && leaf.on_trial());
+        assert_eq!(leaf.stretched(4.0), 0.0);
+        leaf.pong(4.0, report(1.0));
+        assert!(!leaf.silent() && !leaf.doubted(4.0) && !leaf.ping(4.5, 1.0));
+        // What comes too late changes nothing.
+        leaf.falls_silent();
+        assert!(!leaf.silent());
+        // An answer does as well.
+        assert!(leaf.ping(9.0, 1.0));
+        leaf.falls_silent();
+        leaf.answered(9.5, None);
+        assert!(!leaf.silent());
+    }
+
+    #[test]
+    fn several_late_calls_are_less_likely_chance_than_one() {
+        let mut leaf = Standing::default();
+        leaf.sent();
+        assert_eq!(leaf.stretched(4.0), 4.0);
+        leaf.sent();
+        assert_eq!(leaf.stretched(4.0), 2.0);
     }
 
     fn compared(leaves: &[Standing]) -> Vec<f64> {
@@ -191,10 +267,10 @@ mod tests {
         let (mut busy, mut idle, unknown) = (Standing::default(), Standing::default(), Standing::default());
         (0..4).for_each(|_| busy.sent());
         // Three of the eleven are this root's own.
-        busy.answered(report(11.0));
+        busy.answered(0.0, report(11.0));
         busy.ended();
         idle.sent();
-        idle.answered(report(0.0));
+        idle.answered(0.0, report(0.0));
         idle.ended();
         let times = compared(&[busy, idle, unknown]);
         assert!((times[0] - 0.012).abs() < 1e-9, "{times:?}");

@@ -212,4 +212,11 @@ pub trait Leaf: Send + Sync + 'static {
     /// # Errors
     /// When the leaf is out of reach.
     async fn held(&self) -> Result<Vec<Held>, Error>;
+
+    /// Says how busy it is, at once, whatever else there is to do: a leaf that
+    /// is silent stands still, or the way to it does.
+    ///
+    /// # Errors
+    /// When the leaf is out of reach, or silent until the deadline.
+    async fn ping(&self, deadline: Deadline) -> Result<Load, Error>;
 }

@@ -15,6 +15,8 @@ use model::plan::Node;
 use model::standing::{Report, Standing};
 use proto::leaf::ShardAt;
 use proto::{Error, Kind};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
@@ -112,6 +114,10 @@ pub(crate) struct Memory {
     dangerous: moka::sync::Cache<u64, u32>,
     died: Last,
     metrics: Metrics,
+    /// How long pings usually take at most.
+    round_trip: AtomicU64,
+    /// Told when a leaf falls silent.
+    silenced: Notify,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -136,6 +142,8 @@ impl Memory {
                 .max_capacity(DANGEROUS_MAX)
                 .time_to_live(DANGEROUS_FOR)
                 .build(),
+            round_trip: AtomicU64::default(),
+            silenced: Notify::new(),
             lagged: Last::default(),
             died: Last::default(),
             metrics,
@@ -196,7 +204,44 @@ impl Memory {
         if trial {
             self.metrics.trials.increment(1);
         }
-        Sent(standing)
+        Sent { standing, beginning: self.beginning }
+    }
+
+    /// How long a ping may take before it says that the leaf stands still: three
+    /// times what is usual.
+    pub(crate) fn within(&self, least: Duration, most: Duration) -> Duration {
+        let usual = Quantile::from_bits(self.round_trip.load(Ordering::Relaxed)).get();
+        let usual = usual.and_then(|usual| Duration::try_from_secs_f64(3.0 * usual).ok());
+        usual.unwrap_or(most).max(least).min(most)
+    }
+
+    /// Begins to ping a leaf that was quiet for so long, where nobody does.
+    pub(crate) fn ping(&self, node: &NodeId, quiet: Duration) -> Option<Ping> {
+        let standing = self.standing(node);
+        let due = lock(&standing).ping(self.now(), quiet.as_secs_f64());
+        due.then(|| {
+            self.metrics.pings.increment(1);
+            Ping(standing)
+        })
+    }
+
+    /// Notes that a ping has no answer so far.
+    pub(crate) fn falls_silent(&self, ping: &Ping) {
+        self.metrics.silences.increment(1);
+        lock(&ping.0).falls_silent();
+        self.silenced.notify_waiters();
+    }
+
+    /// Notes the answer to a ping.
+    pub(crate) fn pong(&self, ping: &Ping, took: Duration, load: proto::leaf::Load) {
+        lock(&ping.0).pong(self.now(), Some(report(load)));
+        let known = Quantile::from_bits(self.round_trip.load(Ordering::Relaxed));
+        self.round_trip.store(known.with(took.as_secs_f64(), 0.95).bits(), Ordering::Relaxed);
+    }
+
+    /// Resolves when a leaf falls silent.
+    pub(crate) fn silenced(&self) -> Notified<'_> {
+        self.silenced.notified()
     }
 
     /// Asks a leaf last for a while.
@@ -236,7 +281,7 @@ impl Memory {
     }
 
     /// Spends on a hedge, or says why not. That of a leaf which stands still is
-    /// not `ordinary`, after the first.
+    /// not `ordinary`.
     pub(crate) fn hedge(&self, sends: usize, ordinary: bool, overdue: bool) -> Result<(), Withheld> {
         let mut spending = lock(&self.spending);
         if !overdue && spending.slowness.everything(&self.settings) {
@@ -290,38 +335,53 @@ impl Memory {
     }
 }
 
+/// A ping under way; it ends when this is dropped.
+pub(crate) struct Ping(Arc<Mutex<Standing>>);
+
+impl Drop for Ping {
+    fn drop(&mut self) {
+        lock(&self.0).pong(0.0, None);
+    }
+}
+
 /// One call under way; it ends when this is dropped.
-pub(crate) struct Sent(Arc<Mutex<Standing>>);
+pub(crate) struct Sent {
+    standing: Arc<Mutex<Standing>>,
+    beginning: Instant,
+}
+
+fn report(load: proto::leaf::Load) -> Report {
+    Report {
+        in_flight: f64::from(load.running) + f64::from(load.queued),
+        service: f64::from(load.service_us) / 1e6,
+    }
+}
 
 impl Sent {
     /// Notes its answer.
     pub(crate) fn answered(&self, load: Option<proto::leaf::Load>) {
-        let report = load.map(|load| Report {
-            in_flight: f64::from(load.running) + f64::from(load.queued),
-            service: f64::from(load.service_us) / 1e6,
-        });
-        lock(&self.0).answered(report);
+        lock(&self.standing).answered(self.beginning.elapsed().as_secs_f64(), load.map(report));
     }
 
     /// How many times its usual time this call may take.
     pub(crate) fn stretched(&self, stretch: f64) -> f64 {
-        lock(&self.0).stretched(stretch)
+        lock(&self.standing).stretched(stretch)
     }
 
     /// Notes that it is late; whether its leaf was not before.
     pub(crate) fn late(&self) -> bool {
-        lock(&self.0).is_late()
+        lock(&self.standing).is_late()
     }
 
-    /// Whether its leaf owes this root nothing else.
-    pub(crate) fn is_last(&self) -> bool {
-        lock(&self.0).unanswered() <= 1
+    /// Whether its leaf stands still.
+    pub(crate) fn silent(&self) -> bool {
+        lock(&self.standing).silent()
     }
 }
 
 impl Drop for Sent {
     fn drop(&mut self) {
-        lock(&self.0).ended();
+        lock(&self.standing).ended();
     }
 }
 

@@ -34,6 +34,10 @@ pub const HEDGES_WITHHELD: &str = "windrow_root_hedges_withheld_total";
 pub const CANCELS: &str = "windrow_root_cancels_total";
 /// Calls to a leaf that has yet to show that it is well again.
 pub const TRIALS: &str = "windrow_root_trials_total";
+/// Pings of leaves that are late.
+pub const PINGS: &str = "windrow_root_pings_total";
+/// Pings that were not answered at once.
+pub const SILENCES: &str = "windrow_root_leaf_silences_total";
 /// Searches that asked one leaf first, since one may have died of such a search.
 pub const CANARIES: &str = "windrow_root_canaries_total";
 /// Further calls that may be made, in calls.
@@ -61,6 +65,8 @@ pub(crate) struct Metrics {
     pub(crate) withheld_slow: Counter,
     pub(crate) cancels: Counter,
     pub(crate) trials: Counter,
+    pub(crate) pings: Counter,
+    pub(crate) silences: Counter,
     pub(crate) canaries: Counter,
     pub(crate) budget: Gauge,
     pub(crate) partial: Counter,
@@ -81,6 +87,8 @@ impl Metrics {
         describe_counter!(HEDGES_WITHHELD, Unit::Count, "Hedges that were not sent");
         describe_counter!(CANCELS, Unit::Count, "Leaf calls that were given up");
         describe_counter!(TRIALS, Unit::Count, "Calls to leaves that were late or failed before");
+        describe_counter!(PINGS, Unit::Count, "Pings of leaves that were late");
+        describe_counter!(SILENCES, Unit::Count, "Pings without an answer at once: the leaf stands still");
         describe_counter!(CANARIES, Unit::Count, "Searches that asked one leaf first");
         describe_gauge!(BUDGET, Unit::Count, "Hedges and retries that may be made at once");
         describe_counter!(PARTIAL, Unit::Count, "Answers that lack shards");
@@ -100,6 +108,8 @@ impl Metrics {
             withheld_slow: withheld("slow"),
             cancels: counter!(CANCELS),
             trials: counter!(TRIALS),
+            pings: counter!(PINGS),
+            silences: counter!(SILENCES),
             canaries: counter!(CANARIES),
             budget: gauge!(BUDGET),
             partial: counter!(PARTIAL),
@@ -140,8 +150,8 @@ impl Counts {
     pub(crate) fn hedge(&self, calls: usize) {
         self.add(1, calls);
     }
-    pub(crate) fn won(&self) {
-        self.add(2, 1);
+    pub(crate) fn won(&self, calls: usize) {
+        self.add(2, calls);
     }
     pub(crate) fn retry(&self, calls: usize) {
         self.add(3, calls);

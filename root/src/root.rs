@@ -39,6 +39,9 @@ pub struct Settings {
     pub doubted_for: Duration,
     /// How one of several replicas is taken.
     pub choice: Policy,
+    /// The least time without an answer to a ping after which a leaf stands
+    /// still: the timers' tick, and what a busy machine takes to wake a thread.
+    pub silent_after: Duration,
     /// Whether late calls are made to another leaf too.
     pub hedging: bool,
     /// How much.
@@ -60,6 +63,7 @@ impl Default for Settings {
             restart_within: Duration::from_secs(3),
             doubted_for: Duration::from_secs(3),
             choice: Policy::default(),
+            silent_after: Duration::from_millis(1),
             hedging: true,
             hedge: hedge::Settings::default(),
             zone: None,

@@ -7,9 +7,14 @@
 //!                                                         the other calls are cancelled
 //! ```
 //!
-//! A leg is the shards that were first asked of one leaf. An attempt at it is
-//! one call, or several where no other leaf holds all its shards. What decides
-//! is [`model::hedge`], [`model::standing`] and [`model::choice`].
+//! A leg is the shards that were first asked of one leaf. An attempt at it has
+//! one slot, or several where no other leaf holds all its shards; a slot is
+//! filled by the first answer of its calls. What decides is [`model::hedge`],
+//! [`model::standing`] and [`model::choice`].
+//!
+//! A late call's leaf is pinged. One that answers is busy, and its call is
+//! hedged if the budget has something for ordinary lateness; one that does not
+//! stands still, and all calls that it owes are hedged at once.
 //!
 //! **Invariant:** every shard of the question is answered exactly once, by one
 //! replica at the generation that was asked for, or is named as missing, or the
@@ -90,6 +95,9 @@ pub(crate) struct Gathered<T> {
     pub(crate) lost: Vec<Record>,
 }
 
+/// Longer than anything is waited for.
+const FAR: Duration = Duration::from_secs(1_000_000_000);
+
 type Call<'a, T> =
     dyn Fn(Arc<dyn Leaf>, Vec<ShardAt>) -> BoxFuture<'static, Result<T, Error>> + Send + Sync + 'a;
 
@@ -140,19 +148,19 @@ pub(crate) struct Question<'a, T> {
 
 /// A call's future; empty once it has ended, was cancelled, or goes on without
 /// the question.
-type Slot<T> = Arc<Mutex<Option<BoxFuture<'static, Result<T, Error>>>>>;
+type Shared<T> = Arc<Mutex<Option<BoxFuture<'static, Result<T, Error>>>>>;
 
 /// Resolves when the call in its slot does.
 struct Running<T> {
     id: usize,
-    slot: Slot<T>,
+    running: Shared<T>,
 }
 
 impl<T> Future for Running<T> {
     type Output = (usize, Result<T, Error>);
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(call) = slot.as_mut() else { return Poll::Pending };
         let Poll::Ready(outcome) = call.as_mut().poll(context) else { return Poll::Pending };
         *slot = None;
@@ -164,37 +172,66 @@ impl<T> Future for Running<T> {
 struct Asked<T> {
     leg: usize,
     attempt: usize,
+    slot: usize,
+    /// Hedges before it in a row.
+    rank: u32,
+    /// Whether others were asked since it is late.
+    hedged: bool,
     record: Record,
     /// After so many seconds it is late, by its shards' past.
     usual: f64,
+    /// When its leaf is pinged, while it is not answered.
+    ping_at: Instant,
     late: bool,
-    /// Whether it is the first by which its leaf is late.
-    ordinary: bool,
     overdue: bool,
-    slot: Slot<T>,
+    running: Shared<T>,
     /// `None` once it has ended.
     open: Option<Sent>,
 }
 
 impl<T> Asked<T> {
     fn take(&self) -> Option<BoxFuture<'static, Result<T, Error>>> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-/// Calls that together answer a leg.
-struct Attempt<T> {
-    parts: Vec<Part<T>>,
+/// Shards that one leaf answers for together.
+struct Slot<T> {
+    part: Option<Part<T>>,
     /// Calls without an answer.
     open: usize,
+}
+
+/// Slots that together answer a leg.
+struct Attempt<T> {
+    slots: Vec<Slot<T>>,
     failed: bool,
+}
+
+impl<T> Attempt<T> {
+    fn new(slots: usize) -> Self {
+        let slots = (0..slots).map(|_| Slot { part: None, open: 0 });
+        Self { slots: slots.collect(), failed: false }
+    }
+
+    fn complete(&self) -> bool {
+        !self.failed && self.slots.iter().all(|slot| slot.part.is_some())
+    }
+}
+
+/// Where a call belongs.
+#[derive(Clone, Copy)]
+struct Place {
+    leg: usize,
+    attempt: usize,
+    slot: usize,
+    rank: u32,
 }
 
 struct Leg<T> {
     shards: Vec<ShardAt>,
     tried: BTreeSet<NodeId>,
     attempts: Vec<Attempt<T>>,
-    hedges: u32,
     calls: Vec<usize>,
     /// Leaves that were cut off while they worked on it.
     died: u32,
@@ -289,6 +326,10 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
         tokio::pin!(timer);
         // The timer is only ever early: then the calls are looked at again.
         timer.as_mut().reset(self.look()?);
+        let memory = self.root().memory();
+        let silenced = memory.silenced();
+        tokio::pin!(silenced);
+        silenced.as_mut().enable();
         loop {
             if self.open == 0 {
                 if self.held.is_empty() {
@@ -308,13 +349,19 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
                         timer.as_mut().reset(self.look()?);
                     }
                 }
+                () = &mut silenced => {
+                    silenced.set(memory.silenced());
+                    silenced.as_mut().enable();
+                    timer.as_mut().reset(self.look()?);
+                }
                 () = &mut timer => timer.as_mut().reset(self.look()?),
             }
         }
         let mut parts = Vec::with_capacity(self.legs.len());
         for leg in &mut self.legs {
-            let won = leg.attempts.iter_mut().find(|attempt| attempt.open == 0 && !attempt.failed);
-            parts.extend(won.into_iter().flat_map(|attempt| std::mem::take(&mut attempt.parts)));
+            let won = leg.attempts.iter_mut().find(|attempt| attempt.complete());
+            let slots = won.into_iter().flat_map(|attempt| std::mem::take(&mut attempt.slots));
+            parts.extend(slots.filter_map(|slot| slot.part));
         }
         let missing = std::mem::take(&mut self.missing);
         Ok(Gathered { parts, missing, lost: std::mem::take(&mut self.lost) })
@@ -323,34 +370,28 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
     /// Begins a leg for each group.
     fn begin(&mut self, groups: Vec<(NodeId, Vec<ShardAt>)>) -> Result<(), Error> {
         self.root().memory().earn(groups.len());
-        for (node, shards) in groups {
+        for group in groups {
             let leg = self.legs.len();
             self.legs.push(Leg {
-                shards: shards.clone(),
+                shards: group.1.clone(),
                 tried: BTreeSet::new(),
-                attempts: vec![Attempt { parts: Vec::new(), open: 0, failed: false }],
-                hedges: 0,
+                attempts: vec![Attempt::new(1)],
                 calls: Vec::new(),
                 died: 0,
                 done: false,
             });
             self.open += 1;
-            self.send(leg, 0, node, shards, Why::First)?;
+            self.send(Place { leg, attempt: 0, slot: 0, rank: 0 }, group, Why::First)?;
         }
         Ok(())
     }
 
-    fn send(
-        &mut self,
-        leg: usize,
-        attempt: usize,
-        node: NodeId,
-        shards: Vec<ShardAt>,
-        why: Why,
-    ) -> Result<(), Error> {
+    fn send(&mut self, place: Place, group: (NodeId, Vec<ShardAt>), why: Why) -> Result<(), Error> {
         let root = self.root();
+        let Place { leg, attempt, slot, rank } = place;
+        let (node, shards) = group;
         self.legs[leg].tried.insert(node.clone());
-        self.legs[leg].attempts[attempt].open += 1;
+        self.legs[leg].attempts[attempt].slots[slot].open += 1;
         let usual = self.history.usual(&shards, self.question.phase);
         // Before anything is known, a tenth of what is too long in any case.
         let usual = usual.unwrap_or_else(|| root.settings().attempt_timeout.as_secs_f64() / 10.0);
@@ -363,22 +404,25 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
         };
         root.metrics().leaf_calls.increment(1);
         root.counts().call();
-        let slot = Arc::new(Mutex::new(call));
+        let running = Arc::new(Mutex::new(call));
         let record = Record { node, shards, why, outcome: None, sent: Instant::now(), took: Duration::ZERO };
         let open = Some(root.memory().send(&record.node));
         self.asked.push(Asked {
             leg,
             attempt,
+            slot,
+            rank,
+            hedged: false,
+            ping_at: record.sent + seconds(usual * root.settings().hedge.ping),
             record,
             usual,
             late: false,
-            ordinary: false,
             overdue: false,
-            slot: slot.clone(),
+            running: running.clone(),
             open,
         });
         match leaf {
-            Ok(_) => self.running.push(Running { id, slot }),
+            Ok(_) => self.running.push(Running { id, running }),
             Err(error) => self.ended(id, Err(error))?,
         }
         Ok(())
@@ -391,7 +435,7 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
         let Some(sent) = asked.open.take() else { return Ok(()) };
         let took = asked.record.sent.elapsed();
         asked.record.took = took;
-        let (leg, attempt) = (asked.leg, asked.attempt);
+        let (leg, attempt, slot) = (asked.leg, asked.attempt, asked.slot);
         match outcome {
             Ok(answer) => {
                 sent.answered((self.question.load)(&answer));
@@ -402,19 +446,16 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
                 let quantile = root.settings().hedge.quantile;
                 self.history.learn(&asked.record.shards, self.question.phase, took.as_secs_f64(), quantile);
                 let record = asked.record.clone();
-                let hedged = record.why == Why::Hedge;
                 let part = Part { record, answer };
-                let won = {
-                    let attempt = &mut self.legs[leg].attempts[attempt];
-                    attempt.parts.push(part);
-                    attempt.open -= 1;
-                    attempt.open == 0 && !attempt.failed
-                };
+                let attempts = &mut self.legs[leg].attempts;
+                let filled = &mut attempts[attempt].slots[slot];
+                filled.part = Some(part);
+                let others = std::mem::take(&mut filled.open) > 1;
+                let won = attempts[attempt].complete();
+                if others && !won {
+                    self.close_slot(leg, attempt, slot);
+                }
                 if won && !self.legs[leg].done {
-                    if hedged {
-                        root.metrics().hedges_won.increment(1);
-                        root.counts().won();
-                    }
                     self.won(leg, attempt);
                 }
                 Ok(())
@@ -430,6 +471,10 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
     fn won(&mut self, leg: usize, attempt: usize) {
         self.took.push(self.begun.elapsed().as_secs_f64());
         self.close(leg);
+        let parts = self.legs[leg].attempts[attempt].slots.iter().filter_map(|slot| slot.part.as_ref());
+        let hedges = parts.filter(|part| part.record.why == Why::Hedge).count();
+        self.root().metrics().hedges_won.increment(hedges as u64);
+        self.root().counts().won(hedges);
         for (place, other) in self.legs[leg].attempts.iter_mut().enumerate() {
             if place != attempt {
                 other.failed = true;
@@ -445,49 +490,43 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
         }
     }
 
-    /// Cancels a call; one that is late, and the last that its leaf owes, goes
-    /// on in the background: its answer is how this root hears that the leaf is
-    /// well again.
+    /// Cancels what else would fill a slot.
+    fn close_slot(&mut self, leg: usize, attempt: usize, slot: usize) {
+        for id in self.legs[leg].calls.clone() {
+            let asked = &self.asked[id];
+            if asked.attempt == attempt && asked.slot == slot {
+                self.cancel(id);
+            }
+        }
+    }
+
     fn cancel(&mut self, id: usize) {
         let root = self.root();
-        let phase = self.question.phase;
         let asked = &mut self.asked[id];
-        let Some(sent) = asked.open.take() else { return };
+        if asked.open.take().is_none() {
+            return;
+        }
         let took = asked.record.sent.elapsed();
         asked.record.took = took;
         asked.record.outcome = Some("cancelled".to_owned());
-        let call = asked.take();
+        drop(asked.take());
         if self.question.profile {
             self.lost.push(asked.record.clone());
         }
         root.metrics().cancels.increment(1);
         root.counts().cancel(1);
-        if !asked.late {
-            return;
+        if asked.late {
+            // It would have taken longer still.
+            let (took, quantile) = (took.as_secs_f64().max(asked.usual), root.settings().hedge.quantile);
+            self.history.learn(&asked.record.shards, self.question.phase, took, quantile);
         }
-        // It would have taken longer still.
-        let quantile = root.settings().hedge.quantile;
-        self.history.learn(&asked.record.shards, phase, took.as_secs_f64().max(asked.usual), quantile);
-        let Some(call) = call.filter(|_| sent.is_last()) else { return };
-        let (load, node) = (self.question.load, asked.record.node.clone());
-        let (memory, doubted_for) = (root.clone(), root.settings().doubted_for);
-        root.parts().scope.spawn("late call", OnError::Log, |stop| async move {
-            tokio::select! {
-                answer = call => match answer {
-                    Ok(answer) => sent.answered(load(&answer)),
-                    Err(error) if movable(&error, false) => memory.memory().doubt(&node, doubted_for),
-                    Err(_) => {}
-                },
-                () = stop.cancelled() => {}
-            }
-        });
     }
 
     /// Asks others after an error that others may not have.
     fn failed(&mut self, id: usize, error: Error) -> Result<(), Error> {
         let question = self.question;
         let (root, settings) = (self.root(), self.root().settings());
-        let (leg, attempt) = (self.asked[id].leg, self.asked[id].attempt);
+        let Asked { leg, attempt, slot, rank, .. } = self.asked[id];
         let shards = self.asked[id].record.shards.clone();
         let node = self.asked[id].record.node.clone();
         self.asked[id].record.outcome = Some(error.to_string());
@@ -510,6 +549,13 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
             memory.died(shape());
         }
         self.legs[leg].died += u32::from(died);
+        let attempts = &mut self.legs[leg].attempts;
+        attempts[attempt].slots[slot].open = attempts[attempt].slots[slot].open.saturating_sub(1);
+        // Another call may fill the slot.
+        let open = attempts[attempt].slots[slot].open > 0 || attempts[attempt].slots[slot].part.is_some();
+        if self.legs[leg].done || self.legs[leg].attempts[attempt].failed || open {
+            return Ok(());
+        }
         let spared = died && (self.legs[leg].died > 1 || question.danger.died > 1);
         let allowed = movable
             && !spared
@@ -520,22 +566,21 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
                 }
                 _ => memory.retry(1),
             };
-        if allowed && !self.legs[leg].done && !self.legs[leg].attempts[attempt].failed {
-            let groups = self.others(leg, &shards);
+        if allowed {
+            let groups = self.others(leg, &shards, false);
             if !groups.is_empty() {
                 root.metrics().retries.increment(groups.len() as u64);
                 root.counts().retry(groups.len());
-                self.legs[leg].attempts[attempt].open -= 1;
-                for (node, shards) in groups {
-                    self.send(leg, attempt, node, shards, Why::Retry)?;
+                let slots = self.split(leg, attempt, slot, groups.len());
+                for (slot, group) in slots.into_iter().zip(groups) {
+                    self.send(Place { leg, attempt, slot, rank }, group, Why::Retry)?;
                 }
                 return Ok(());
             }
         }
         let leg_state = &mut self.legs[leg];
-        leg_state.attempts[attempt].open -= 1;
         leg_state.attempts[attempt].failed = true;
-        if leg_state.done || leg_state.attempts.iter().any(|attempt| !attempt.failed) {
+        if leg_state.attempts.iter().any(|attempt| !attempt.failed) {
             return Ok(());
         }
         if question.enough.is_none() || !(movable || error.kind == Kind::Expired) {
@@ -559,11 +604,20 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
         self.question.enough.as_ref().map_or(Ok(()), |enough| possible(enough, &self.missing))
     }
 
-    /// Other leaves for some shards of a leg; none where a shard has none.
-    fn others(&self, leg: usize, shards: &[ShardAt]) -> Vec<(NodeId, Vec<ShardAt>)> {
+    /// Makes so many slots of one.
+    fn split(&mut self, leg: usize, attempt: usize, slot: usize, into: usize) -> Vec<usize> {
+        let slots = &mut self.legs[leg].attempts[attempt].slots;
+        let more = slots.len();
+        slots.extend(Attempt::new(into.saturating_sub(1)).slots);
+        std::iter::once(slot).chain(more..slots.len()).collect()
+    }
+
+    /// Other leaves for some shards of a leg; none where a shard has none, or
+    /// none that is `sure`.
+    fn others(&self, leg: usize, shards: &[ShardAt], sure: bool) -> Vec<(NodeId, Vec<ShardAt>)> {
         let question = self.question;
         let tried = &self.legs[leg].tried;
-        let (groups, missing) = question.root.cover(question.view, question.pinned, shards, tried, false);
+        let (groups, missing) = question.root.cover(question.view, question.pinned, shards, tried, sure);
         if missing.is_empty() && (!question.whole || groups.len() == 1) { groups } else { Vec::new() }
     }
 
@@ -575,15 +629,22 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
         let now = Instant::now();
         let median = median(&mut self.took);
         let stretch = root.memory().stretch();
-        let after = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
         let far = now + settings.attempt_timeout;
         let mut next = far;
         for id in 0..self.asked.len() {
             let asked = &mut self.asked[id];
             let Some(sent) = &asked.open else { continue };
+            let silent = sent.silent();
+            if settings.hedging && !silent {
+                if asked.ping_at <= now {
+                    root.ping(&asked.record.node, seconds(asked.usual * settings.hedge.ping));
+                    asked.ping_at = now + asked.record.sent.elapsed().max(settings.silent_after);
+                }
+                next = next.min(asked.ping_at);
+            }
             let usual = asked.usual * sent.stretched(stretch);
-            let late_after = settings.hedge.late_after(usual, median);
-            let late_at = asked.record.sent + after(late_after).min(settings.attempt_timeout);
+            let late_after = if silent { 0.0 } else { settings.hedge.late_after(usual, median) };
+            let late_at = asked.record.sent + seconds(late_after).min(settings.attempt_timeout);
             if late_at > now {
                 next = next.min(late_at);
                 continue;
@@ -591,8 +652,7 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
             if !asked.late {
                 asked.late = true;
                 root.metrics().late.increment(1);
-                asked.ordinary = sent.late();
-                if asked.ordinary {
+                if sent.late() {
                     root.memory().note(true);
                 }
             }
@@ -603,23 +663,23 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
             } else if overdue_at > now {
                 next = next.min(overdue_at);
             }
-            let (leg, ordinary, overdue) = (asked.leg, asked.ordinary, asked.overdue);
+            let overdue = asked.overdue;
             if !settings.hedging && !overdue || !self.held.is_empty() {
                 continue;
             }
-            if self.legs[leg].calls.last() != Some(&id) || self.legs[leg].hedges >= settings.hedge.hedges_max
-            {
+            if asked.hedged || asked.rank >= settings.hedge.hedges_max {
                 continue;
             }
-            let patience = if overdue { 1.0 } else { settings.hedge.patience(self.open, self.legs.len()) };
-            let hedge_at = asked.record.sent + after(late_after * patience).min(settings.attempt_timeout);
+            let at_once = overdue || silent;
+            let patience = if at_once { 1.0 } else { settings.hedge.patience(self.open, self.legs.len()) };
+            let hedge_at = asked.record.sent + seconds(late_after * patience).min(settings.attempt_timeout);
             let again = if hedge_at > now {
                 hedge_at
             } else {
-                match self.hedge(leg, ordinary, overdue)? {
-                    true => now + after(late_after),
+                match self.hedge(id, silent, overdue)? {
+                    true => now + seconds(late_after),
                     // Nobody is left to ask, or nothing to spend: later, perhaps.
-                    false => now + after(late_after).max(settings.attempt_timeout / 100),
+                    false => now + seconds(late_after).max(settings.attempt_timeout / 100),
                 }
             };
             next = next.min(again);
@@ -630,15 +690,18 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
         Ok(next)
     }
 
-    /// Asks others for a leg too; whether it did.
-    fn hedge(&mut self, leg: usize, ordinary: bool, overdue: bool) -> Result<bool, Error> {
+    /// Asks others for what a call was asked; whether it did.
+    fn hedge(&mut self, id: usize, silent: bool, overdue: bool) -> Result<bool, Error> {
         let root = self.root();
-        let shards = self.legs[leg].shards.clone();
-        let groups = self.others(leg, &shards);
-        if groups.is_empty() {
+        let Asked { leg, attempt, slot, rank, .. } = self.asked[id];
+        let shards = self.asked[id].record.shards.clone();
+        let groups = self.others(leg, &shards, !overdue);
+        // A slot of several has one answer; the only one may become several.
+        let several = self.legs[leg].attempts[attempt].slots.len() > 1;
+        if groups.is_empty() || several && groups.len() > 1 {
             return Ok(false);
         }
-        if let Err(why) = root.memory().hedge(groups.len(), ordinary, overdue) {
+        if let Err(why) = root.memory().hedge(groups.len(), !silent, silent || overdue) {
             match why {
                 Withheld::Budget => root.metrics().withheld_budget.increment(1),
                 Withheld::EverythingIsSlow => root.metrics().withheld_slow.increment(1),
@@ -647,12 +710,16 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
             return Ok(false);
         }
         root.metrics().hedges.increment(groups.len() as u64);
-        self.legs[leg].hedges += 1;
-        let attempt = self.legs[leg].attempts.len();
-        self.legs[leg].attempts.push(Attempt { parts: Vec::new(), open: 0, failed: false });
         root.counts().hedge(groups.len());
-        for (node, shards) in groups {
-            self.send(leg, attempt, node, shards, Why::Hedge)?;
+        self.asked[id].hedged = true;
+        let (attempt, slots) = if several {
+            (attempt, vec![slot])
+        } else {
+            self.legs[leg].attempts.push(Attempt::new(groups.len()));
+            (self.legs[leg].attempts.len() - 1, (0..groups.len()).collect())
+        };
+        for (slot, group) in slots.into_iter().zip(groups) {
+            self.send(Place { leg, attempt, slot, rank: rank + 1 }, group, Why::Hedge)?;
         }
         Ok(true)
     }
@@ -675,7 +742,7 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
         let at_last = self.question.deadline.instant();
         let until = if covered as f64 >= enough.least && !self.took.is_empty() {
             let patience = self.root().settings().hedge.late_after(usual, median);
-            (self.begun + Duration::try_from_secs_f64(patience).unwrap_or(Duration::MAX)).min(at_last)
+            (self.begun + seconds(patience)).min(at_last)
         } else {
             at_last
         };
@@ -726,6 +793,10 @@ fn documents(enough: &Enough, shard: ShardId) -> u64 {
     enough.documents.get(shard.0 as usize).copied().unwrap_or(0)
 }
 
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(FAR)
+}
+
 fn median(values: &mut [f64]) -> Option<f64> {
     if values.is_empty() {
         return None;
@@ -745,6 +816,39 @@ fn movable(error: &Error, expired: bool) -> bool {
 }
 
 impl Root {
+    /// Pings a leaf that has been quiet, unless it is pinged already; without an
+    /// answer it stands still.
+    fn ping(&self, node: &NodeId, quiet: Duration) {
+        let settings = self.settings();
+        let within = self.memory().within(settings.silent_after, settings.attempt_timeout / 50);
+        let Some(ping) = self.memory().ping(node, quiet.max(within)) else { return };
+        let (Ok(leaf), root, node) = (self.leaf(node), self.clone(), node.clone()) else { return };
+        let deadline = Deadline::after(settings.doubted_for);
+        self.parts().scope.spawn("ping", OnError::Log, |stop| async move {
+            let begun = Instant::now();
+            let call = async {
+                let mut call = leaf.ping(deadline);
+                if let Ok(pong) = tokio::time::timeout(within, &mut call).await {
+                    return pong;
+                }
+                // The answer may be here, unread, while this node stood still.
+                if let Ok(pong) = tokio::time::timeout(root.settings().silent_after, &mut call).await {
+                    return pong;
+                }
+                root.memory().falls_silent(&ping);
+                call.await
+            };
+            let pong = tokio::select! {
+                pong = call => pong,
+                () = stop.cancelled() => return,
+            };
+            match pong {
+                Ok(load) => root.memory().pong(&ping, begun.elapsed(), load),
+                Err(_) => root.memory().doubt(&node, root.settings().doubted_for),
+            }
+        });
+    }
+
     /// Picks a leaf for each shard among those that were not tried; a shard
     /// without one is missing, and one of whose leaves none is `sure`.
     pub(crate) fn cover(

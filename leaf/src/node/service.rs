@@ -61,6 +61,10 @@ impl leaf::Leaf for Leaf {
         Ok(self.opened())
     }
 
+    async fn ping(&self, _: Deadline) -> Result<Load, Error> {
+        Ok(load(&self.0.pool))
+    }
+
     async fn statistics(&self, request: StatisticsRequest) -> Result<Vec<Statistics>, Error> {
         let opens = self.opens(&request.uid, &request.shards)?;
         self.compute(Priority::Search, request.deadline, move |_| {

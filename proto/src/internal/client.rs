@@ -219,6 +219,11 @@ impl leaf::Leaf for Remote {
         let answer = self.answer(deadline, self.leaf.clone().held(within(deadline, message))).await?;
         convert::held(answer.shards)
     }
+
+    async fn ping(&self, deadline: Deadline) -> Result<leaf::Load, Error> {
+        let message = v1::PingRequest {};
+        self.answer(deadline, self.leaf.clone().ping(within(deadline, message))).await.map(Into::into)
+    }
 }
 
 #[async_trait]

@@ -205,11 +205,7 @@ impl From<Found> for v1::SearchResponse {
         let mut message = Self {
             matches: found.matches,
             bounded: found.bounded,
-            load: found.load.map(|Load { running, queued, service_us }| v1::Load {
-                running,
-                queued,
-                service_us,
-            }),
+            load: found.load.map(Into::into),
             profile: found
                 .profile
                 .map(|profile| serde_json::to_vec(&profile).expect("a profile is plain JSON").into())
@@ -257,8 +253,7 @@ impl TryFrom<v1::SearchResponse> for Found {
             .then(|| serde_json::from_slice(&message.profile))
             .transpose()
             .map_err(|error| bad(&format!("a profile does not parse ({error})")))?;
-        let load =
-            message.load.map(|v1::Load { running, queued, service_us }| Load { running, queued, service_us });
+        let load = message.load.map(Into::into);
         Ok(Self { hits, matches: message.matches, bounded: message.bounded, profile, load })
     }
 }
@@ -339,4 +334,16 @@ pub(super) fn report(message: v1::ReportRequest) -> Result<Report, Error> {
 
 pub(super) fn held(shards: Vec<v1::Held>) -> Result<Vec<Held>, Error> {
     shards.into_iter().map(TryInto::try_into).collect()
+}
+
+impl From<Load> for v1::Load {
+    fn from(Load { running, queued, service_us }: Load) -> Self {
+        Self { running, queued, service_us }
+    }
+}
+
+impl From<v1::Load> for Load {
+    fn from(v1::Load { running, queued, service_us }: v1::Load) -> Self {
+        Self { running, queued, service_us }
+    }
 }

@@ -27,8 +27,8 @@ use super::server::{deadline_of, full};
 use crate::Error;
 
 /// The calls that faults may concern.
-pub const CALLS: [&str; 9] =
-    ["statistics", "search", "fetch", "get", "write", "nudge", "follow", "held", "report"];
+pub const CALLS: [&str; 10] =
+    ["statistics", "search", "fetch", "get", "write", "nudge", "follow", "held", "report", "ping"];
 /// How many of them, from the first, are meant where none is named: what
 /// searches are made of. The others keep a cluster together.
 const MEANT: usize = 4;

@@ -226,6 +226,11 @@ impl Leaf for Service<dyn leaf::Leaf> {
         })
         .await
     }
+
+    async fn ping(&self, request: Request<v1::PingRequest>) -> Result<Response<v1::Load>, Status> {
+        let deadline = deadline(request.metadata());
+        self.run(async { self.inner.ping(deadline).await.map(Into::into) }).await
+    }
 }
 
 #[async_trait]

@@ -36,6 +36,7 @@ pub(super) struct World {
 pub(super) struct Counts {
     pub(super) calls: AtomicU64,
     pub(super) cancelled: AtomicU64,
+    pub(super) pings: AtomicU64,
     /// Work in simulated ns: all, and what nobody waited for any more.
     pub(super) worked: AtomicU64,
     pub(super) wasted: AtomicU64,
@@ -210,6 +211,23 @@ impl Way {
         Load { running, queued: here - running, service_us }
     }
 
+    /// Answers as soon as it does not stand still.
+    async fn answer_ping(&self) -> Result<Load, Error> {
+        let (machine, world) = (&self.machine, &self.machine.world);
+        world.counts.pings.fetch_add(1, Ordering::Relaxed);
+        self.travel().await;
+        let arrived = world.now();
+        match machine.away(arrived, arrived) {
+            Some(true) => return std::future::pending().await,
+            Some(false) => return Err(Error::unavailable(format!("{} cannot be reached", machine.node))),
+            None => {}
+        }
+        sleep_until(world.begun + slowed(machine.ends(arrived, Duration::ZERO))).await;
+        let load = self.load();
+        self.travel().await;
+        Ok(load)
+    }
+
     async fn call(&self, shards: usize) -> Result<Load, Error> {
         let (machine, world) = (&self.machine, &self.machine.world);
         world.counts.calls.fetch_add(1, Ordering::Relaxed);
@@ -285,5 +303,9 @@ impl Leaf for Way {
     }
     async fn held(&self) -> Result<Vec<Held>, Error> {
         Err(unasked())
+    }
+    async fn ping(&self, deadline: Deadline) -> Result<Load, Error> {
+        let answered = tokio::time::timeout_at(deadline.instant(), self.answer_ping()).await;
+        answered.unwrap_or_else(|_| Err(Error::expired("silent")))
     }
 }

@@ -190,11 +190,12 @@ async fn cluster_of(scenario: &Scenario, seed: u64, traced: bool) -> Result<Outc
         .collect();
     let mut run = load(&world, &roots, seed).await?;
     run.name = format!("seed {seed}");
-    let Counts { calls, cancelled, worked, wasted } = &world.counts;
+    let Counts { calls, cancelled, pings, worked, wasted } = &world.counts;
     let count = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed) as f64;
     run.counters = [
         ("leaf calls".to_owned(), count(calls)),
         ("cancels".to_owned(), count(cancelled)),
+        ("pings".to_owned(), count(pings)),
         ("leaf seconds".to_owned(), count(worked) / 1e9),
         ("leaf seconds wasted".to_owned(), count(wasted) / 1e9),
     ]
@@ -234,6 +235,7 @@ fn settings(scenario: &Scenario) -> root::Settings {
             ..usual.admission
         },
         slow_query: Duration::ZERO,
+        silent_after: slowed(usual.silent_after),
         hedging: scenario.hedging,
         choice: match scenario.choice {
             Choice::Random => Policy::Random,

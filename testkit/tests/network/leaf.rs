@@ -12,7 +12,7 @@ use model::ids::{IndexUid, Seq, ShardId};
 use model::plan::{FieldName, Node};
 use model::statistics::Statistics;
 use proto::controller::{Controller, Held, Report};
-use proto::leaf::{Fetch, Found, Leaf, Search, ShardAt, ShardWrite, StatisticsFrom, StatisticsRequest};
+use proto::leaf::{Fetch, Found, Leaf, Load, Search, ShardAt, ShardWrite, StatisticsFrom, StatisticsRequest};
 use proto::search::Document;
 use proto::{Error, internal};
 use runtime::Deadline;
@@ -137,6 +137,9 @@ impl Leaf for Scripted {
     }
     async fn held(&self) -> Result<Vec<Held>, Error> {
         Err(unasked())
+    }
+    async fn ping(&self, _: Deadline) -> Result<Load, Error> {
+        Ok(Load::default())
     }
 }
 
