@@ -184,6 +184,11 @@ async fn scenario(case: &Case, client: &Client) -> Scenario {
         cancel: Text(Duration::ZERO),
         root: Distribution::Constant(Text(Duration::ZERO)),
         hedging: true,
+        pauses: Vec::new(),
+        linger: None,
+        joins: Vec::new(),
+        phases: Vec::new(),
+        tied: false,
         stalls: case.stalls.map(|(length, every)| Stalls {
             every: Text(Duration::from_millis(every)),
             length: Text(Duration::from_millis(length)),

@@ -68,7 +68,8 @@ fn a_stall_is_seen_and_a_dead_leaf_is_passed_over() {
     assert!(hedged.latency.percentile(99.0) < 40_000, "{}", hedged.latency.percentile(99.0));
     // 2 % of 12,800 sends, and the burst of 100.
     assert!(hedged.figures["further sends, %"] <= 2.8, "{:?}", hedged.figures);
-    let down = scenario("down = [{ leaves = [0, 2] }]");
+    // The others take twice as much.
+    let down = Scenario { load: Some(0.3), ..scenario("down = [{ leaves = [0, 2] }]") };
     let passed = simulate(&down, 3, false).unwrap().run;
     assert_eq!(passed.failures(), 0, "{:?}", passed.failed);
     let gone = scenario("down = [{ leaves = [0, 1] }]");
@@ -85,6 +86,41 @@ fn two_choices_are_better_than_one() {
     };
     let (random, two) = (many("random"), many("two_choices"));
     assert!(two * 3 < random * 2, "{two} µs, at random {random} µs");
+}
+
+#[test]
+fn pauses_surges_newcomers_and_lingering_answers_are_simulated() {
+    let paused = scenario(
+        "hedging = false\npauses = [{ leaves = [0], from = \"1s\", to = \"1500ms\" }]\nattempt_timeout = \"5s\"",
+    );
+    let slices = simulate(&paused, 3, false).unwrap().slices;
+    let worst = slices.iter().map(|slice| slice.latency.max()).max().unwrap();
+    assert!((300_000..700_000).contains(&worst), "{worst}");
+    let phases = "phases = [{ times = 1.0, length = \"1s\" }, { times = 2.0, length = \"1s\" }]";
+    let sent: Vec<u64> =
+        simulate(&scenario(phases), 3, false).unwrap().slices.iter().map(|it| it.sent).collect();
+    let (one, two) = (sent[..4].iter().sum::<u64>(), sent[4..8].iter().sum::<u64>());
+    assert!(two * 10 > one * 17 && two * 10 < one * 23, "{sent:?}");
+    let newcomer = scenario("joins = [{ leaf = 1, at = \"1s\" }]");
+    let run = simulate(&newcomer, 3, false).unwrap().run;
+    let share = run.figures["calls of a newcomer in its first second, times its share"];
+    assert!((0.7..1.4).contains(&share), "{share}");
+    let lingering = scenario("linger = { share = 0.1, time = \"100ms\" }\nhedging = false");
+    let run = simulate(&lingering, 3, false).unwrap().run;
+    // Four calls, of which none may linger.
+    let within = run.latency.share_within(100_000);
+    assert!((within - 0.9_f64.powi(4)).abs() < 0.04, "{within}");
+}
+
+#[test]
+fn tied_calls_wait_less_and_cost_nothing() {
+    let mut calls = scenario("hedging = false\nchoice = \"random\"");
+    calls.load = Some(0.7);
+    let alone = simulate(&calls, 3, false).unwrap().run;
+    let tied = simulate(&Scenario { tied: true, ..calls }, 3, false).unwrap().run;
+    assert!(tied.latency.percentile(99.0) * 3 < alone.latency.percentile(99.0) * 2);
+    let work = |run: &load::report::Run| run.counters["leaf seconds"];
+    assert!((work(&tied) / work(&alone) - 1.0).abs() < 0.1, "{} {}", work(&tied), work(&alone));
 }
 
 #[test]

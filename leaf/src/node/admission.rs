@@ -23,6 +23,19 @@ const RETRY_LEAST: Duration = Duration::from_millis(20);
 /// The longest.
 const RETRY_MOST: Duration = Duration::from_secs(1);
 
+/// How a leaf of so many threads with so long a queue finds its limit.
+#[must_use]
+pub fn limit_settings(threads: usize, queue_max: usize) -> Settings {
+    Settings {
+        // Each thread has one, and one more to go on with.
+        least: (threads * 2).max(4),
+        first: (threads * 8).max(64),
+        most: threads + queue_max,
+        slack: SLACK,
+        ..Settings::default()
+    }
+}
+
 /// Takes searches, or does not.
 pub(super) struct Admission {
     limit: Mutex<Limit>,
@@ -45,15 +58,7 @@ impl Admission {
     pub(super) fn new(threads: usize, queue_max: usize) -> Self {
         describe_counter!(SHED, "Searches refused since too many were there");
         describe_gauge!(LIMIT, "Searches that are taken at one time");
-        let settings = Settings {
-            // Each thread has one, and one more to go on with.
-            least: (threads * 2).max(4),
-            first: (threads * 8).max(64),
-            most: threads + queue_max,
-            slack: SLACK,
-            ..Settings::default()
-        };
-        let limit = Limit::new(settings);
+        let limit = Limit::new(limit_settings(threads, queue_max));
         let (now, shown) = (limit.now(), gauge!(LIMIT));
         shown.set(now as f64);
         Self {

@@ -5,6 +5,8 @@ mod service;
 #[cfg(test)]
 mod tests;
 
+pub use admission::limit_settings;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};

@@ -14,35 +14,31 @@
 //! moments, every time.
 
 mod leaf;
+mod queries;
 mod scenario;
 mod trace;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use cluster::{Directory, Index, Placement, View};
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 use load::report::Run;
-use load::schedule::{Arrivals, Schedule};
-use load::{Ended, Meter, Outcome};
 use model::choice::Policy;
-use model::gather::Count;
 use model::ids::{IndexName, NodeId};
 use model::schema::Schema;
 use model::settings::Definition;
 use proto::admin::{NodeState, OWN, SERVE};
-use proto::search::{Request, Search as _};
 use root::{Root, Tally};
-use runtime::{CancellationToken, Deadline, Random, Shutdown, TaskScope};
+use runtime::{CancellationToken, OnError, Random, Shutdown, TaskScope};
 use store::Store;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
-pub use scenario::{Choice, Down, Network, Scenario, Slow, Stalls};
+pub use queries::Slice;
+pub use scenario::{Choice, Down, Join, Linger, Network, Pause, Phase, Scenario, Slow, Stalls};
 
 use crate::local::Nobody;
 use leaf::{Counts, Machine, Way, World};
@@ -65,6 +61,8 @@ fn unslowed(time: Duration) -> Duration {
 pub struct Outcomes {
     /// As a real run's.
     pub run: Run,
+    /// What happened when, by the intended starts.
+    pub slices: Vec<Slice>,
     /// Every event, where they were wanted.
     pub trace: Vec<String>,
 }
@@ -113,7 +111,7 @@ fn part(seed: u64, part: u64) -> u64 {
 
 const INDEX: &str = "simulated";
 
-async fn index(scenario: &Scenario, store: &Store, nodes: &[NodeState]) -> Result<Index> {
+async fn index(scenario: &Scenario, store: &Store) -> Result<Index> {
     let name = IndexName::new(INDEX)?;
     let definition =
         Definition { shards: scenario.shards, copies: scenario.copies, ..Definition::of(Schema::default()) };
@@ -121,10 +119,6 @@ async fn index(scenario: &Scenario, store: &Store, nodes: &[NodeState]) -> Resul
     let uid = store.create_index(&name, &definition, soon).await?;
     let number = store.newest_definition(&uid).await?.0;
     let cut = Arc::new(store.newest_cut(&uid).await?);
-    let holders = |shard| {
-        let leaves = scenario.holders(shard).into_iter();
-        leaves.filter_map(|leaf| nodes.get(leaf as usize)).map(|state| state.node.clone()).collect()
-    };
     Ok(Index {
         name,
         uid,
@@ -133,32 +127,46 @@ async fn index(scenario: &Scenario, store: &Store, nodes: &[NodeState]) -> Resul
         cut,
         owners: vec![None; scenario.shards as usize],
         declined: BTreeMap::new(),
-        placement: Arc::new(Placement {
-            serve: (0..scenario.shards).map(holders).collect(),
-            own: Vec::new(),
-        }),
+        placement: Arc::new(Placement { serve: Vec::new(), own: Vec::new() }),
     })
+}
+
+/// The leaves of each shard at some moment.
+fn placed(scenario: &Scenario, nodes: &[NodeState], at: Duration) -> Vec<Vec<NodeId>> {
+    let there = |leaf: &u32| !scenario.joins.iter().any(|join| join.leaf == *leaf && at < join.at.0);
+    let holders = |shard| {
+        let leaves = scenario.holders(shard).into_iter().filter(there);
+        leaves.filter_map(|leaf| nodes.get(leaf as usize)).map(|state| state.node.clone()).collect()
+    };
+    (0..scenario.shards).map(holders).collect()
 }
 
 async fn cluster_of(scenario: &Scenario, seed: u64, traced: bool) -> Result<Outcomes> {
     let store = Store::memory();
     let scope = TaskScope::new(&Shutdown::new());
     let nodes: Vec<NodeState> = (0..scenario.leaves()).map(|number| node(format!("leaf-{number}"))).collect();
-    let index = index(scenario, &store, &nodes).await?;
-    let view = View {
-        known: true,
-        nodes: nodes.clone(),
-        indexes: [(index.name.clone(), Arc::new(index))].into(),
-        ..View::default()
+    let index = index(scenario, &store).await?;
+    let view = |at: Duration| {
+        let mut index = index.clone();
+        index.placement = Arc::new(Placement { serve: placed(scenario, &nodes, at), own: Vec::new() });
+        Arc::new(View {
+            known: true,
+            nodes: nodes.clone(),
+            indexes: [(index.name.clone(), Arc::new(index))].into(),
+            ..View::default()
+        })
     };
-    let (sender, view) = watch::channel(Arc::new(view));
+    let (sender, watched) = watch::channel(view(Duration::ZERO));
     let begun = Instant::now();
+    let warm_up = Duration::from_secs_f64(scenario.warm_up as f64 / scenario.rate());
     let world = Arc::new(World {
         scenario: scenario.clone(),
         begun,
         scope: scope.clone(),
         counts: Counts::default(),
         trace: Trace::new(begun, traced),
+        measured: (warm_up, warm_up + scenario.length()),
+        machines: OnceLock::new(),
     });
     let machines: Vec<Arc<Machine>> = (0..)
         .zip(&nodes)
@@ -167,9 +175,10 @@ async fn cluster_of(scenario: &Scenario, seed: u64, traced: bool) -> Result<Outc
             Arc::new(Machine::new(&world, number, state.node.clone(), seed))
         })
         .collect();
+    let machines = world.machines.get_or_init(|| machines);
     let roots: Vec<Root> = (0..u64::from(scenario.roots))
         .map(|number| {
-            let leaves = Directory::new(view.clone());
+            let leaves = Directory::new(watched.clone());
             let random = Random::seeded(part(seed, 100_000 + number));
             for (machine, state) in machines.iter().zip(&nodes) {
                 let way = Way { machine: machine.clone(), random: random.clone() };
@@ -177,7 +186,7 @@ async fn cluster_of(scenario: &Scenario, seed: u64, traced: bool) -> Result<Outc
             }
             let parts = root::Parts {
                 store: store.clone(),
-                view: view.clone(),
+                view: watched.clone(),
                 registry: Arc::new(Nobody),
                 leaves,
                 leaving: CancellationToken::new(),
@@ -188,14 +197,25 @@ async fn cluster_of(scenario: &Scenario, seed: u64, traced: bool) -> Result<Outc
             Root::new(parts, settings(scenario))
         })
         .collect();
-    let mut run = load(&world, &roots, seed).await?;
+    let turns = scenario.joins.iter().map(|join| (join.at.0, view(join.at.0)));
+    let mut turns: Vec<(Duration, Arc<View>)> = turns.collect();
+    turns.sort_by_key(|(at, _)| *at);
+    scope.spawn("views", OnError::Log, |_| async move {
+        for (at, view) in turns {
+            sleep_until(begun + slowed(at)).await;
+            sender.send_replace(view);
+        }
+    });
+    let (mut run, slices) = queries::send(&world, &roots, seed).await?;
     run.name = format!("seed {seed}");
-    let Counts { calls, cancelled, pings, worked, wasted } = &world.counts;
+    let Counts { calls, cancelled, pings, worked, wasted, refused, expired } = &world.counts;
     let count = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed) as f64;
     run.counters = [
         ("leaf calls".to_owned(), count(calls)),
         ("cancels".to_owned(), count(cancelled)),
         ("pings".to_owned(), count(pings)),
+        ("leaf work dropped as expired".to_owned(), count(expired)),
+        ("shed by leaves".to_owned(), count(refused)),
         ("leaf seconds".to_owned(), count(worked) / 1e9),
         ("leaf seconds wasted".to_owned(), count(wasted) / 1e9),
     ]
@@ -214,8 +234,31 @@ async fn cluster_of(scenario: &Scenario, seed: u64, traced: bool) -> Result<Outc
         ("hedges withheld, no budget".to_owned(), sum(|tally| tally.withheld_budget)),
         ("hedges withheld, all is slow".to_owned(), sum(|tally| tally.withheld_slow)),
     ]);
-    drop(sender);
-    Ok(Outcomes { run, trace: world.trace.take() })
+    figures(&mut run, scenario, machines);
+    Ok(Outcomes { run, slices, trace: world.trace.take() })
+}
+
+/// How evenly the leaves were asked.
+fn figures(run: &mut Run, scenario: &Scenario, machines: &[Arc<Machine>]) {
+    let counted: Vec<(f64, u64)> = machines.iter().map(|machine| machine.counted()).collect();
+    let most = counted.iter().map(|(calls, _)| *calls).fold(0.0, f64::max);
+    let mean = counted.iter().map(|(calls, _)| *calls).sum::<f64>() / counted.len() as f64;
+    run.figures.insert("most in flight at a leaf, times the mean".to_owned(), most / mean.max(1e-9));
+    let Some(join) = scenario.joins.first() else { return };
+    // Its share is that of the leaves that hold what it holds.
+    let mut peers: Vec<u32> = (0..scenario.shards)
+        .map(|shard| scenario.holders(shard))
+        .filter(|holders| holders.contains(&join.leaf))
+        .flatten()
+        .collect();
+    peers.sort_unstable();
+    peers.dedup();
+    let calls = |leaf: u32| counted.get(leaf as usize).map_or(0, |(_, calls)| *calls) as f64;
+    let mean = peers.iter().map(|leaf| calls(*leaf)).sum::<f64>() / peers.len() as f64;
+    run.figures.insert(
+        "calls of a newcomer in its first second, times its share".to_owned(),
+        calls(join.leaf) / mean.max(1e-9),
+    );
 }
 
 fn settings(scenario: &Scenario) -> root::Settings {
@@ -243,74 +286,4 @@ fn settings(scenario: &Scenario) -> root::Settings {
         },
         ..usual
     }
-}
-
-/// Sends queries to the roots in turn, by one schedule.
-async fn load(world: &World, roots: &[Root], seed: u64) -> Result<Run> {
-    let scenario = &world.scenario;
-    let rate = scenario.rate();
-    let stretch = |queries: u64| Duration::from_secs_f64(queries as f64 / rate);
-    let (warm_up, duration) = (stretch(scenario.warm_up), stretch(scenario.queries));
-    let mut meter = Meter::new("simulated", Some(rate), warm_up, duration);
-    let mut schedule = Schedule::new(rate, Arrivals::Poisson, part(seed, 1));
-    let random = Random::seeded(part(seed, 2));
-    let query = model::query::parse("*", &model::query::Limits::default())?.canonical();
-    let request = Request {
-        index: IndexName::new(INDEX)?,
-        query,
-        filter: None,
-        limit: 0,
-        offset: 0,
-        fields: None,
-        count: Count::None,
-        deadline: Deadline::after(Duration::ZERO),
-        token: None,
-        at: None,
-        min_coverage: None,
-        profile: false,
-    };
-    let mut flights = FuturesUnordered::new();
-    let mut turns = roots.iter().cycle();
-    let mut next = schedule.next();
-    loop {
-        let now = world.now();
-        while let Some(intended) = next.filter(|at| *at <= now && *at < warm_up + duration) {
-            next = schedule.next();
-            let root = turns.next().context("there is no root")?;
-            let own = scenario.root.draw(&mut || random.unit());
-            let deadline = Deadline::at(world.begun + slowed(intended + scenario.timeout.0));
-            let request = Request { deadline, ..request.clone() };
-            flights.push(async move {
-                if !own.is_zero() {
-                    sleep(slowed(own)).await;
-                }
-                let answered = root.search(request).await;
-                (intended, answered.err())
-            });
-        }
-        let due = next.filter(|at| *at < warm_up + duration);
-        if due.is_none() && flights.is_empty() {
-            break;
-        }
-        let wait = async {
-            match due {
-                Some(at) => sleep_until(world.begun + slowed(at)).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            Some((intended, error)) = flights.next(), if !flights.is_empty() => {
-                let outcome = match error {
-                    None => Outcome::Answered { empty: false, cache: String::new() },
-                    Some(error) => Outcome::Failed(format!("{:?}", error.kind)),
-                };
-                let ended = world.now();
-                world.trace.say(|| format!("a query of {:.6} ended: {outcome:?}", intended.as_secs_f64()));
-                meter.count(&Ended { intended, sent: intended, ended, outcome });
-            }
-            () = wait => {}
-        }
-    }
-    Ok(meter.finish())
 }

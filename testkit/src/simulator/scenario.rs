@@ -62,9 +62,26 @@ pub struct Scenario {
     /// Leaves that are slow for a while.
     #[serde(default)]
     pub slow: Vec<Slow>,
+    /// Leaves that stand still for a while.
+    #[serde(default)]
+    pub pauses: Vec<Pause>,
+    /// Calls whose answer takes long while the leaf works on others.
+    #[serde(default)]
+    pub linger: Option<Linger>,
     /// Leaves that are away for a while.
     #[serde(default)]
     pub down: Vec<Down>,
+    /// Leaves that hold their shards only after a while.
+    #[serde(default)]
+    pub joins: Vec<Join>,
+    /// The load over time, after the warm-up, in the place of `queries` at an
+    /// even one.
+    #[serde(default)]
+    pub phases: Vec<Phase>,
+    /// Whether a call that would wait waits at two leaves, of which the one that
+    /// begins first tells the other.
+    #[serde(default)]
+    pub tied: bool,
     /// How a root takes one of several replicas: `random` or `two_choices`.
     #[serde(default)]
     pub choice: Choice,
@@ -135,6 +152,52 @@ pub struct Slow {
     /// Until when.
     #[serde(default = "for_ever")]
     pub to: Text,
+}
+
+/// Leaves that stand still for a while: these, or a share of all, by the seed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pause {
+    /// Which.
+    #[serde(default)]
+    pub leaves: Vec<u32>,
+    /// Each other leaf with this chance.
+    #[serde(default)]
+    pub share: f64,
+    /// From when on.
+    pub from: Text,
+    /// Until when.
+    pub to: Text,
+}
+
+/// Calls whose answer takes long while the leaf works on others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Linger {
+    /// The share of the calls.
+    pub share: f64,
+    /// How long their answers take, besides the work.
+    pub time: Text,
+}
+
+/// A leaf that holds its shards only from some moment on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Join {
+    /// Which.
+    pub leaf: u32,
+    /// From when on.
+    pub at: Text,
+}
+
+/// A load for a while.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Phase {
+    /// Times `load`, or `rate`.
+    pub times: f64,
+    /// How long.
+    pub length: Text,
 }
 
 /// Leaves that are away for a while, and lose what they were doing.
@@ -248,6 +311,8 @@ impl Scenario {
         let named = named.chain(self.down.iter().flat_map(|down| &down.leaves));
         let named = named.chain(self.stalls.iter().flat_map(|stalls| &stalls.leaves));
         let named = named.chain(self.placement.iter().flatten().flatten());
+        let named = named.chain(self.pauses.iter().flat_map(|pause| &pause.leaves));
+        let named = named.chain(self.joins.iter().map(|join| &join.leaf));
         for leaf in named {
             ensure!(*leaf < self.leaves(), "there is no leaf {leaf}: the last is {}", self.leaves() - 1);
         }
@@ -262,6 +327,15 @@ impl Scenario {
                 self.shards
             );
         }
+        let shares = self.pauses.iter().map(|pause| pause.share);
+        let shares = shares.chain(self.linger.iter().map(|linger| linger.share));
+        for share in shares {
+            ensure!((0.0..=1.0).contains(&share), "a share is {share}: it must be 0 to 1");
+        }
+        ensure!(
+            self.phases.iter().all(|phase| phase.times > 0.0 && phase.times <= 1e3),
+            "a phase is so many times the load, above 0 and at most 1000"
+        );
         if let Some(stalls) = &self.stalls {
             ensure!(!stalls.every.0.is_zero(), "stalls.every must be above 0");
         }
@@ -280,6 +354,15 @@ impl Scenario {
         match &self.placement {
             Some(placement) => placement.get(shard as usize).cloned().unwrap_or_default(),
             None => (0..self.copies).map(|copy| (shard * self.copies + copy) % self.leaves()).collect(),
+        }
+    }
+
+    /// How long the load lasts after the warm-up.
+    #[must_use]
+    pub fn length(&self) -> Duration {
+        match self.phases.is_empty() {
+            true => Duration::from_secs_f64(self.queries as f64 / self.rate()),
+            false => self.phases.iter().map(|phase| phase.length.0).sum(),
         }
     }
 
