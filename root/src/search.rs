@@ -264,7 +264,8 @@ impl Root {
                 async move { leaf.search(search).await }.boxed()
             };
             match question(&ask_alone, Phase::Alone, true).ask(all.clone()).await {
-                Ok(whole) => gathered = Some(whole),
+                // What was left out before one leaf was asked for the rest is missing all the same.
+                Ok(whole) => gathered = Some(Gathered { missing: known_missing.clone(), ..whole }),
                 // Others hold its shards, but none holds all.
                 Err(error) if error.kind == Kind::Unavailable && !request.deadline.expired() => {}
                 Err(error) => return Err(Failed::Error(error)),
