@@ -71,7 +71,7 @@ impl Local {
     pub async fn start(store: Store, leaves: usize, transport: Transport) -> Result<Self> {
         let scope = TaskScope::new(&Shutdown::new());
         let (view, receiver) = watch::channel(Arc::new(View { known: true, ..View::default() }));
-        let directory = Directory::new(receiver.clone());
+        let directory = Directory::new(receiver);
         let mut made = Vec::new();
         for number in 0..leaves {
             let node = NodeId(format!("leaf-{number}").into());
@@ -95,16 +95,7 @@ impl Local {
             };
             view.send_modify(|view| Arc::make_mut(view).nodes.push(state));
         }
-        let parts = root::Parts {
-            store: store.clone(),
-            view: receiver,
-            registry: Arc::new(Nobody),
-            leaves: directory.clone(),
-            leaving: runtime::CancellationToken::new(),
-            own: Arc::new(|_| Ok(())),
-            random: runtime::Random::from_system(),
-            scope: scope.clone(),
-        };
+        let parts = parts(&store, &view, directory.clone(), &scope);
         let root = Root::new(parts, root::Settings::default());
         Ok(Self { store, root, leaves: made, directory, view, scope })
     }
@@ -134,6 +125,43 @@ impl Local {
     /// When there is none.
     pub fn index(&self, name: &str) -> Result<Arc<Index>> {
         self.view.borrow().indexes.get(&IndexName::new(name)?).cloned().context("no such index")
+    }
+
+    /// Has the next leaves serve each shard of an index too, at what is
+    /// searchable now.
+    ///
+    /// # Errors
+    /// When the store or a leaf fails.
+    pub async fn spread(&self, name: &str, copies: usize) -> Result<()> {
+        let index = self.index(name)?;
+        let mut serve = Vec::new();
+        for (at, first) in index.shards().zip(0..) {
+            let definition = (index.number, index.definition.clone());
+            let assignment = Assignment { uid: index.uid.clone(), shard: at.shard, definition };
+            let mut nodes = Vec::new();
+            for leaf in self.leaves.iter().cycle().skip(first).take(copies) {
+                leaf.assign(&assignment).await?;
+                nodes.push(leaf.node().clone());
+            }
+            serve.push(nodes);
+        }
+        let placement = Arc::new(Placement { serve, own: Vec::new() });
+        let index = Arc::new(Index { placement, ..(*index).clone() });
+        self.view.send_modify(|view| {
+            Arc::make_mut(view).indexes.insert(index.name.clone(), index.clone()).map_or((), drop)
+        });
+        Ok(())
+    }
+
+    /// Another root of this cluster, which calls each leaf as `way` says.
+    pub fn another_root(
+        &self,
+        settings: root::Settings,
+        way: impl Fn(&Leaf) -> Arc<dyn proto::leaf::Leaf>,
+    ) -> Root {
+        let directory = Directory::new(self.view.subscribe());
+        self.leaves.iter().for_each(|leaf| directory.insert(leaf.node().clone(), way(leaf)));
+        Root::new(parts(&self.store, &self.view, directory, &self.scope), settings)
     }
 
     fn leaf(&self, shard: u32) -> &Leaf {
@@ -254,6 +282,24 @@ impl Local {
     pub async fn close(self) -> Result<()> {
         self.scope.close(Duration::from_secs(60)).await?;
         Ok(())
+    }
+}
+
+fn parts(
+    store: &Store,
+    view: &watch::Sender<Arc<View>>,
+    leaves: Directory,
+    scope: &TaskScope,
+) -> root::Parts {
+    root::Parts {
+        store: store.clone(),
+        view: view.subscribe(),
+        registry: Arc::new(Nobody),
+        leaves,
+        leaving: runtime::CancellationToken::new(),
+        own: Arc::new(|_| Ok(())),
+        random: runtime::Random::from_system(),
+        scope: scope.clone(),
     }
 }
 
