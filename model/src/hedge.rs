@@ -40,7 +40,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             budget: 0.02,
-            burst: 100.0,
+            burst: 30.0,
             ordinary: 0.3,
             hedges_max: 2,
             ping: 0.5,
@@ -249,7 +249,7 @@ mod tests {
         // A large one overdraws, and the next must wait.
         let mut budget = Budget::new(&settings);
         assert!(budget.take(250, false, &settings) && !budget.take(1, true, &settings));
-        (0..8_000).for_each(|_| budget.earn(1, &settings));
+        (0..13_000).for_each(|_| budget.earn(1, &settings));
         assert!(budget.take(1, false, &settings));
     }
 

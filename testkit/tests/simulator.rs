@@ -66,7 +66,7 @@ fn a_stall_is_seen_and_a_dead_leaf_is_passed_over() {
     let hedged = Scenario { hedging: true, ..stalls };
     let hedged = simulate(&hedged, 3, false).unwrap().run;
     assert!(hedged.latency.percentile(99.0) < 40_000, "{}", hedged.latency.percentile(99.0));
-    // 2 % of 12,800 sends, and the burst of 100.
+    // 2 % of 12,800 sends, and the burst of 30.
     assert!(hedged.figures["further sends, %"] <= 2.8, "{:?}", hedged.figures);
     // The others take twice as much.
     let down = Scenario { load: Some(0.3), ..scenario("down = [{ leaves = [0, 2] }]") };
