@@ -26,7 +26,7 @@ use model::settings::Definition;
 use model::statistics::Statistics;
 use proto::admin::{Admin, Change};
 use proto::controller::Held;
-use proto::leaf::{Fetch, Found, Leaf, Search, ShardAt, ShardWrite, StatisticsRequest};
+use proto::leaf::{Fetch, Found, Leaf, Load, Search, ShardAt, ShardWrite, StatisticsRequest};
 use proto::search::{Answer, Document, Request, Search as _};
 use proto::{Error, Kind};
 use root::{Root, Tally};
@@ -165,6 +165,9 @@ impl Leaf for Faulty {
     }
     async fn held(&self) -> Result<Vec<Held>, Error> {
         Leaf::held(&self.leaf).await
+    }
+    async fn ping(&self, deadline: Deadline) -> Result<Load, Error> {
+        self.call(Leaf::ping(&self.leaf, deadline)).await
     }
 }
 
