@@ -25,6 +25,7 @@
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -119,11 +120,13 @@ pub(crate) struct Danger<'a> {
     pub(crate) died: u32,
     /// What makes it such a question; `None` for one that cannot harm.
     pub(crate) shape: Option<&'a (dyn Fn() -> u64 + Send + Sync)>,
+    /// Set where it is given up so that no further leaf dies of it.
+    pub(crate) spared: Option<&'a AtomicBool>,
 }
 
 impl Danger<'_> {
     /// Of a question that cannot harm.
-    pub(crate) const NONE: Self = Self { died: 0, shape: None };
+    pub(crate) const NONE: Self = Self { died: 0, shape: None, spared: None };
 }
 
 /// A question to some shards of a pinned state.
@@ -557,6 +560,9 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
             return Ok(());
         }
         let spared = died && (self.legs[leg].died > 1 || question.danger.died > 1);
+        if let Some(noted) = question.danger.spared.filter(|_| spared) {
+            noted.store(true, Ordering::Relaxed);
+        }
         let allowed = movable
             && !spared
             && match error.kind {

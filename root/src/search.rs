@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -213,7 +214,8 @@ impl Root {
         let lost = |shard| excluded.iter().any(|missing| missing.shard == shard);
         let mut all: Vec<ShardAt> = pinned.shards().filter(|at| !lost(at.shard)).collect();
         let shape = || memory::shape(&query, filter.as_deref());
-        let danger = Danger { died: self.memory().danger(shape), shape: Some(&shape) };
+        let spared = AtomicBool::new(false);
+        let danger = Danger { died: self.memory().danger(shape), shape: Some(&shape), spared: Some(&spared) };
         let mut known_missing = excluded.to_vec();
         if let Some(enough) = &enough {
             // What nobody is there to answer is left out from the beginning.
@@ -267,7 +269,10 @@ impl Root {
                 // What was left out before one leaf was asked for the rest is missing all the same.
                 Ok(whole) => gathered = Some(Gathered { missing: known_missing.clone(), ..whole }),
                 // Others hold its shards, but none holds all.
-                Err(error) if error.kind == Kind::Unavailable && !request.deadline.expired() => {}
+                Err(error)
+                    if error.kind == Kind::Unavailable
+                        && !request.deadline.expired()
+                        && !spared.load(Ordering::Relaxed) => {}
                 Err(error) => return Err(Failed::Error(error)),
             }
         }
