@@ -1,0 +1,398 @@
+//! Which leaves a root asks, and when, of leaves that do as they are told: they
+//! take some time and then answer, fail or die. Time is paused.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cluster::{Directory, Index, Placement, Registry, View};
+use futures::StreamExt;
+use model::gather::Count;
+use model::ids::{IndexName, IndexUid, NodeId, Seq, ShardId};
+use model::schema::{Field, FieldType, Schema};
+use model::settings::Definition;
+use model::statistics::Statistics;
+use proto::admin::{NodeState, SERVE};
+use proto::controller::Held;
+use proto::leaf::{Fetch, Found, Leaf, Load, Search, ShardAt, ShardWrite, StatisticsRequest};
+use proto::search::{Answer, Document, Request, Search as _};
+use proto::{Error, Kind};
+use root::{Root, Tally};
+use runtime::{CancellationToken, Deadline, Random, Shutdown, TaskScope};
+use store::Store;
+use testkit::local::soon;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+const INDEX: &str = "staged";
+
+/// What a leaf does with a call.
+struct Play {
+    after: Duration,
+    fails: Option<Error>,
+}
+
+fn answers(milliseconds: u64) -> Play {
+    Play { after: Duration::from_millis(milliseconds), fails: None }
+}
+
+fn fails(milliseconds: u64, error: Error) -> Play {
+    Play { fails: Some(error), ..answers(milliseconds) }
+}
+
+fn dies() -> Play {
+    fails(1, Error { cut_off: true, ..Error::unavailable("the connection broke: retry") })
+}
+
+/// A call as it was received.
+#[derive(Clone, Debug)]
+struct Call {
+    leaf: usize,
+    shards: Vec<ShardId>,
+    sent: Instant,
+}
+
+type Part = dyn Fn(usize, &Search) -> Play + Send + Sync;
+
+/// One leaf.
+struct Actor {
+    leaf: usize,
+    part: Arc<Part>,
+    calls: Arc<Mutex<Vec<Call>>>,
+}
+
+fn unasked() -> Error {
+    Error::internal("an actor only searches")
+}
+
+#[async_trait]
+impl Leaf for Actor {
+    async fn search(&self, search: Search) -> Result<Found, Error> {
+        let shards = search.shards.iter().map(|at| at.shard).collect();
+        self.calls.lock().unwrap().push(Call { leaf: self.leaf, shards, sent: Instant::now() });
+        let play = (self.part)(self.leaf, &search);
+        tokio::time::sleep(play.after).await;
+        play.fails.map_or_else(|| Ok(Found::default()), Err)
+    }
+    async fn statistics(&self, request: StatisticsRequest) -> Result<Vec<Statistics>, Error> {
+        let counted = Statistics {
+            documents: 1,
+            tokens: request.terms.iter().map(|term| (term.field.clone(), 1)).collect(),
+            frequencies: request.terms.iter().map(|term| (term.clone(), 1)).collect(),
+        };
+        Ok(request.shards.iter().map(|_| counted.clone()).collect())
+    }
+    async fn ping(&self, _: Deadline) -> Result<Load, Error> {
+        Ok(Load::default())
+    }
+    async fn write(&self, _: ShardWrite) -> Result<Seq, Error> {
+        Err(unasked())
+    }
+    async fn nudge(&self, _: &IndexUid, _: ShardId) -> Result<(), Error> {
+        Err(unasked())
+    }
+    async fn follow(&self, _: &IndexUid, _: ShardAt, _: Deadline) -> Result<(), Error> {
+        Err(unasked())
+    }
+    async fn fetch(&self, _: Fetch) -> Result<Vec<Document>, Error> {
+        Err(unasked())
+    }
+    async fn get(&self, _: &IndexUid, _: ShardAt, _: &str, _: Deadline) -> Result<Option<Document>, Error> {
+        Err(unasked())
+    }
+    async fn held(&self) -> Result<Vec<Held>, Error> {
+        Err(unasked())
+    }
+}
+
+struct Nobody;
+
+#[async_trait]
+impl Registry for Nobody {
+    async fn created(&self, _: &IndexName, _: &IndexUid) -> Result<(), Error> {
+        Ok(())
+    }
+    async fn deleted(&self, _: &IndexName, _: &IndexUid) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// A root and its actors.
+struct Stage {
+    root: Root,
+    calls: Arc<Mutex<Vec<Call>>>,
+    _view: watch::Sender<Arc<View>>,
+}
+
+impl Stage {
+    /// An index whose shards are held by these leaves.
+    async fn of(
+        serve: &[&[usize]],
+        settings: root::Settings,
+        part: impl Fn(usize, &Search) -> Play + Send + Sync + 'static,
+    ) -> Self {
+        let store = Store::memory();
+        let name = IndexName::new(INDEX).unwrap();
+        let schema =
+            Schema { fields: [("body".into(), Field::of(FieldType::Text))].into(), ..Schema::default() };
+        let shards = u32::try_from(serve.len()).unwrap();
+        let definition = Definition { shards, ..Definition::of(schema) };
+        let uid = store.create_index(&name, &definition, soon().instant()).await.unwrap();
+        let node = |leaf: usize| NodeId(format!("leaf-{leaf}").into());
+        let index = Index {
+            name: name.clone(),
+            number: store.newest_definition(&uid).await.unwrap().0,
+            definition: Arc::new(definition),
+            cut: Arc::new(store.newest_cut(&uid).await.unwrap()),
+            owners: vec![None; serve.len()],
+            declined: Default::default(),
+            placement: Arc::new(Placement {
+                serve: serve.iter().map(|leaves| leaves.iter().map(|leaf| node(*leaf)).collect()).collect(),
+                own: Vec::new(),
+            }),
+            uid,
+        };
+        let leaves: BTreeSet<usize> = serve.iter().flat_map(|leaves| leaves.iter().copied()).collect();
+        let state = |leaf: &usize| NodeState {
+            node: node(*leaf),
+            roles: vec![SERVE.to_owned()],
+            public: None,
+            internal: None,
+            zone: None,
+            draining: false,
+        };
+        let view = View {
+            known: true,
+            nodes: leaves.iter().map(state).collect(),
+            indexes: [(name, Arc::new(index))].into(),
+            ..View::default()
+        };
+        let (sender, view) = watch::channel(Arc::new(view));
+        let directory = Directory::new(view.clone());
+        let (part, calls): (Arc<Part>, _) = (Arc::new(part), Arc::default());
+        for leaf in leaves {
+            let actor = Actor { leaf, part: part.clone(), calls: Arc::clone(&calls) };
+            directory.insert(node(leaf), Arc::new(actor));
+        }
+        let parts = root::Parts {
+            store,
+            view,
+            registry: Arc::new(Nobody),
+            leaves: directory,
+            leaving: CancellationToken::new(),
+            own: Arc::new(|_| Ok(())),
+            random: Random::seeded(7),
+            scope: TaskScope::new(&Shutdown::new()),
+        };
+        Self { root: Root::new(parts, settings), calls, _view: sender }
+    }
+
+    async fn search(&self, query: &str) -> Result<Answer, Error> {
+        let limits = model::query::Limits::default();
+        let request = Request {
+            index: IndexName::new(INDEX).unwrap(),
+            query: model::query::parse(query, &limits).unwrap().canonical(),
+            filter: None,
+            limit: 10,
+            offset: 0,
+            fields: None,
+            count: Count::None,
+            deadline: Deadline::after(Duration::from_secs(10)),
+            token: None,
+            at: None,
+            min_coverage: None,
+            profile: false,
+        };
+        self.root.search(request).await
+    }
+
+    /// The calls since this was asked last.
+    fn calls(&self) -> Vec<Call> {
+        std::mem::take(&mut self.calls.lock().unwrap())
+    }
+}
+
+/// Whether the query is one that leaves die of.
+fn deadly(search: &Search) -> bool {
+    format!("{:?}", search.query).contains("poison")
+}
+
+/// Two shards of three copies, each on leaves of its own.
+const APART: [&[usize]; 2] = [&[0, 1, 2], &[3, 4, 5]];
+
+#[tokio::test(start_paused = true)]
+async fn after_a_leaf_died_of_a_query_the_next_of_its_shape_asks_one_leaf_first() {
+    let deaths = Arc::new(AtomicUsize::new(1));
+    let left = deaths.clone();
+    let stage = Stage::of(&APART, root::Settings::default(), move |_, search| {
+        let dying = deadly(search)
+            && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        if dying { dies() } else { answers(10) }
+    })
+    .await;
+    let alone = |calls: &[Call]| calls.iter().filter(|call| call.sent == calls[0].sent).count() == 1;
+
+    // It dies, and another of its leaves answers.
+    stage.search("poison").await.unwrap();
+    let calls = stage.calls();
+    assert_eq!((calls.len(), alone(&calls)), (3, false), "{calls:?}");
+    assert_eq!(stage.root.tally().retries, 1);
+
+    // Another shape knows nothing of it.
+    stage.search("harmless").await.unwrap();
+    let calls = stage.calls();
+    assert_eq!((calls.len(), alone(&calls)), (2, false), "{calls:?}");
+
+    // The same asks one leaf, and the others once that has answered.
+    stage.search("poison").await.unwrap();
+    let calls = stage.calls();
+    assert_eq!((calls.len(), alone(&calls)), (2, true), "{calls:?}");
+    assert!(calls[1].sent - calls[0].sent >= Duration::from_millis(10), "{calls:?}");
+
+    // It did no harm, and is as good as any.
+    stage.search("poison").await.unwrap();
+    let calls = stage.calls();
+    assert_eq!((calls.len(), alone(&calls)), (2, false), "{calls:?}");
+
+    // A canary that dies is the only one.
+    deaths.store(1, Ordering::Relaxed);
+    stage.search("poison").await.unwrap();
+    stage.calls();
+    deaths.store(usize::MAX, Ordering::Relaxed);
+    let error = stage.search("poison").await.unwrap_err();
+    assert!(error.kind == Kind::Unavailable && error.cut_off, "{error:?}");
+    let calls = stage.calls();
+    let asked: BTreeSet<_> = calls.iter().flat_map(|call| &call.shards).collect();
+    assert!(alone(&calls) && calls.len() <= 2 && asked.len() == 1, "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_query_that_two_leaves_died_of_is_not_given_to_a_third() {
+    // One leaf for everything, one of several, and a leaf for each shard.
+    for serve in [&[&[0, 1, 2, 3][..]][..], &[&[0, 1, 2, 3], &[4, 5]], &APART] {
+        let stage = Stage::of(serve, root::Settings::default(), |_, search| {
+            // Only of the first shard, so that it is one leaf after the other.
+            let first = search.shards.iter().any(|at| at.shard == ShardId(0));
+            if deadly(search) && first { dies() } else { answers(10) }
+        })
+        .await;
+        let error = stage.search("poison").await.unwrap_err();
+        assert_eq!(error.kind, Kind::Unavailable);
+        let calls = stage.calls();
+        let died = calls.iter().filter(|call| call.shards.contains(&ShardId(0))).count();
+        assert_eq!(died, 2, "{serve:?}: {calls:?}");
+        // Of the next one, one leaf dies at most: nobody knows whether it was the query.
+        stage.search("poison").await.unwrap_err();
+        let calls = stage.calls();
+        let died = calls.iter().filter(|call| call.shards.contains(&ShardId(0))).count();
+        assert!(died <= 1, "{serve:?}: {calls:?}");
+        stage.search("harmless").await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_that_fails_harms_nobody() {
+    for kind in
+        [Kind::Unavailable, Kind::Overloaded, Kind::Gone, Kind::Internal, Kind::Expired, Kind::Invalid]
+    {
+        for serve in [&[&[0, 1][..]][..], &[&[0, 1], &[2, 3]]] {
+            // The first that is asked for a shard is late, and any other fails.
+            let first = Mutex::new(BTreeSet::new());
+            let stage = Stage::of(serve, root::Settings::default(), move |_, search| {
+                let shard = search.shards[0].shard;
+                if first.lock().unwrap().insert(shard) {
+                    return answers(200);
+                }
+                fails(1, Error { cut_off: kind == Kind::Unavailable, ..Error::new(kind, "no") })
+            })
+            .await;
+            let answer = stage.search("hay").await;
+            assert!(answer.is_ok(), "{kind:?}, {serve:?}: {answer:?}");
+            let tally = stage.root.tally();
+            assert!(tally.hedges > 0 && tally.hedges_won == 0, "{kind:?}, {serve:?}: {tally:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_leaf_is_asked_twice_for_one_shard() {
+    let (mut hedges, mut retries) = (0, 0);
+    for seed in 0..200 {
+        let random = Random::seeded(seed);
+        let eager = model::hedge::Settings { hedges_max: 5, burst: 1_000.0, ..Default::default() };
+        let settings = root::Settings { hedge: eager, ..root::Settings::default() };
+        let part = move |_: usize, _: &Search| match random.below(4) {
+            0 => fails(random.below(300), Error::unavailable("no")),
+            _ => answers(random.below(1_500)),
+        };
+        let stage = Stage::of(&[&[0, 1, 2, 3], &[4, 5, 6, 7], &[7, 8, 9, 4]], settings, part).await;
+        // Answered or not: with bad luck all fail.
+        let _answer = stage.search("hay").await;
+        let mut asked = BTreeSet::new();
+        for Call { leaf, shards, .. } in stage.calls() {
+            for shard in shards {
+                assert!(asked.insert((leaf, shard)), "seed {seed}: leaf {leaf} is asked twice for {shard}");
+            }
+        }
+        let tally = stage.root.tally();
+        (hedges, retries) = (hedges + tally.hedges, retries + tally.retries);
+    }
+    assert!(hedges > 200 && retries > 100, "{hedges} hedges, {retries} retries");
+}
+
+/// What a root did in searches while all is well, while every leaf becomes ten
+/// times as slow at once, and after that.
+async fn all_slow(shards: usize, hedge: model::hedge::Settings, at_once: usize) -> [Tally; 3] {
+    let (random, factor) = (Random::seeded(3), Arc::new(AtomicUsize::new(1)));
+    let slow = factor.clone();
+    let settings = root::Settings { hedge, ..root::Settings::default() };
+    let leaves: Vec<usize> = (0..2 * shards).collect();
+    let serve: Vec<&[usize]> = leaves.chunks(2).collect();
+    let stage = Stage::of(&serve, settings, move |_, _| {
+        answers((10 + random.below(10)) * slow.load(Ordering::Relaxed) as u64)
+    })
+    .await;
+    let mut tallies = Vec::new();
+    let mut before = Tally::default();
+    for (times, count) in [(1, 1_000), (10, 100), (10, 1_000)] {
+        factor.store(times, Ordering::Relaxed);
+        let all = futures::stream::iter(0..count).map(|_| stage.search("hay"));
+        all.buffer_unordered(at_once).for_each(async |answer| drop(answer.unwrap())).await;
+        let after = stage.root.tally();
+        tallies.push(Tally {
+            calls: after.calls - before.calls,
+            hedges: after.hedges - before.hedges,
+            hedges_won: after.hedges_won - before.hedges_won,
+            withheld_budget: after.withheld_budget - before.withheld_budget,
+            withheld_slow: after.withheld_slow - before.withheld_slow,
+            ..Tally::default()
+        });
+        before = after;
+    }
+    tallies.try_into().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_everything_is_slow_at_once_nearly_nothing_is_hedged() {
+    let usual = model::hedge::Settings::default();
+    for (shards, at_once) in [(8, 1), (8, 16), (30, 1), (30, 16)] {
+        let [calm, first, then] = all_slow(shards, usual, at_once).await;
+        println!("{shards} shards, {at_once} at once:\n{calm:?}\n{first:?}\n{then:?}");
+        // Seen: 0.3 %, 3 % and 0.4 % at most.
+        assert!(calm.hedges * 100 < calm.calls, "{calm:?}");
+        assert!(first.hedges * 20 < first.calls, "{first:?}");
+        assert!(then.hedges * 100 < then.calls, "{then:?}");
+    }
+    // Of a few leaves one cannot tell so soon; the burst is the bound.
+    let [_, first, _] = all_slow(2, usual, 16).await;
+    assert!((first.hedges as f64) < usual.burst, "{first:?}");
+    // It is not for want of budget: without the brake it is four times as much.
+    let rich = model::hedge::Settings { budget: 1.0, burst: 1e6, ..usual };
+    let [_, braked, _] = all_slow(30, rich, 1).await;
+    let [_, free, _] = all_slow(30, model::hedge::Settings { slow: 2.0, ..rich }, 1).await;
+    assert!(braked.hedges * 2 < free.hedges && braked.withheld_slow > 0, "{braked:?}, {free:?}");
+}
