@@ -278,6 +278,16 @@ fn unserved(shard: ShardId) -> Error {
         .retry_after(Duration::from_secs(1))
 }
 
+/// Says whose answer is missing.
+fn unanswered(shards: &[ShardAt]) -> String {
+    let named: Vec<String> = shards.iter().take(3).map(|at| at.shard.to_string()).collect();
+    let more = match shards.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("no answer of shard {}{more}", named.join(", "))
+}
+
 /// A question under way.
 struct Flight<'q, 'a, T> {
     question: &'q Question<'a, T>,
@@ -589,8 +599,11 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
         if leg_state.attempts.iter().any(|attempt| !attempt.failed) {
             return Ok(());
         }
-        if question.enough.is_none() || !(movable || error.kind == Kind::Expired) {
+        if !(movable || error.kind == Kind::Expired) {
             return Err(error);
+        }
+        if question.enough.is_none() {
+            return Err(Error { message: format!("{}: {}", unanswered(&shards), error.message), ..error });
         }
         let reason = match error.kind {
             Kind::Overloaded => "refused",
