@@ -602,7 +602,8 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
         if !(movable || error.kind == Kind::Expired) {
             return Err(error);
         }
-        if question.enough.is_none() {
+        // Of a canary's death the others need not die too.
+        if question.enough.is_none() || spared && !self.held.is_empty() {
             return Err(Error { message: format!("{}: {}", unanswered(&shards), error.message), ..error });
         }
         let reason = match error.kind {

@@ -310,7 +310,8 @@ impl Root {
         trace.end("gather");
         let mut page = self.documents(&view, &pinned, hits, request, &asked, enough.as_ref()).await?;
         trace.end("fetch");
-        if danger.died > 0 {
+        // An answer without the shards whose leaves died shows nothing.
+        if danger.died > 0 && missing.is_empty() {
             self.memory().harmless(shape());
         }
         let sourced = request.fields.as_ref().is_none_or(|fields| !fields.is_empty());
