@@ -302,7 +302,9 @@ impl World {
             Kind::Expired if hurried => self.counts.add("expired in a hurry"),
             _ if hurried => self.counts.add("failed in a hurry"),
             _ => {
-                let what = error.message.split('(').next().unwrap_or_default();
+                // Without the shards, which are named before or after.
+                let what = error.message.rsplit(": ").nth(1).unwrap_or(&error.message);
+                let what = what.split(" (").next().unwrap_or_default();
                 self.counts.add(&format!("failed: {what}"));
             }
         }
@@ -487,14 +489,13 @@ async fn answers_are_exact_whatever_is_late_refused_or_lost() -> anyhow::Result<
             sum.iter().zip(parts).for_each(|(sum, part)| _ = sum.fetch_add(part, Ordering::Relaxed));
             left -= many;
         }
-        let differences = world.differences.lock().unwrap();
+        let differences = std::mem::take(&mut *world.differences.lock().unwrap());
         assert!(
             differences.is_empty(),
             "seed {seed}, (shards, leaves, copies) {layout:?}: {} differences, the first of them:\n{}",
             differences.len(),
             differences.iter().take(3).cloned().collect::<Vec<_>>().join("\n\n")
         );
-        drop(differences);
         local.close().await?;
     }
     let [calls, hedges, won, retries, cancelled] = sum.map(|sum| sum.load(Ordering::Relaxed));

@@ -192,6 +192,10 @@ impl Stage {
     }
 
     async fn search(&self, query: &str) -> Result<Answer, Error> {
+        self.covering(query, None).await
+    }
+
+    async fn covering(&self, query: &str, min_coverage: Option<f64>) -> Result<Answer, Error> {
         let limits = model::query::Limits::default();
         let request = Request {
             index: IndexName::new(INDEX).unwrap(),
@@ -204,7 +208,7 @@ impl Stage {
             deadline: Deadline::after(Duration::from_secs(10)),
             token: None,
             at: None,
-            min_coverage: None,
+            min_coverage,
             profile: false,
         };
         self.root.search(request).await
@@ -291,6 +295,29 @@ async fn a_query_that_two_leaves_died_of_is_not_given_to_a_third() {
         let died = calls.iter().filter(|call| call.shards.contains(&ShardId(0))).count();
         assert!(died <= 1, "{serve:?}: {calls:?}");
         stage.search("harmless").await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_a_canary_dies_no_other_leaf_is_asked_even_if_its_shards_could_be_done_without() {
+    for least in [None, Some(0.0)] {
+        let stage =
+            Stage::of(
+                &APART,
+                root::Settings::default(),
+                |_, search| {
+                    if deadly(search) { dies() } else { answers(10) }
+                },
+            )
+            .await;
+        // Nobody knows yet: each shard takes two leaves with it.
+        let _outcome = stage.covering("poison", least).await;
+        let calls = stage.calls();
+        assert!(calls.len() <= 4, "{least:?}: {calls:?}");
+        let error = stage.covering("poison", least).await.unwrap_err();
+        assert_eq!(error.kind, Kind::Unavailable);
+        let calls = stage.calls();
+        assert_eq!(calls.len(), 1, "{least:?}: {calls:?}");
     }
 }
 
