@@ -29,6 +29,8 @@ const LAGGING_MAX: u64 = 100_000;
 const INDEXES_MAX: usize = 10_000;
 /// How long the shape of a query that a leaf died of is remembered.
 const DANGEROUS_FOR: Duration = Duration::from_secs(60);
+/// Leaves remembered that died of a shape: two are enough.
+const DEAD_MAX: usize = 4;
 /// Shapes remembered.
 const DANGEROUS_MAX: u64 = 10_000;
 
@@ -111,7 +113,8 @@ pub(crate) struct Memory {
     spending: Mutex<Spending>,
     lagging: moka::sync::Cache<(NodeId, IndexUid, ShardId), Generation>,
     lagged: Last,
-    dangerous: moka::sync::Cache<u64, u32>,
+    /// The leaves that died, by the shape of what they died of.
+    dangerous: moka::sync::Cache<u64, Vec<NodeId>>,
     died: Last,
     metrics: Metrics,
     /// How long pings usually take at most.
@@ -316,16 +319,20 @@ impl Memory {
         lock(&self.spending).slowness.note(late);
     }
 
-    /// How often leaves died of queries of this shape, lately.
-    pub(crate) fn danger(&self, shape: impl FnOnce() -> u64) -> u32 {
+    /// How many leaves died of queries of this shape, lately.
+    pub(crate) fn danger(&self, shape: impl FnOnce() -> u64) -> usize {
         let any = self.died.lately(self.now(), DANGEROUS_FOR);
-        if any { self.dangerous.get(&shape()).unwrap_or(0) } else { 0 }
+        if any { self.dangerous.get(&shape()).map_or(0, |died| died.len()) } else { 0 }
     }
 
-    /// Notes that a leaf died of a query of this shape, perhaps.
-    pub(crate) fn died(&self, shape: u64) {
-        let times = self.dangerous.get(&shape).unwrap_or(0);
-        self.dangerous.insert(shape, times.saturating_add(1));
+    /// Notes that a leaf died of a query of this shape, perhaps. One that goes
+    /// with many calls, or is away and goes on breaking them, is still one.
+    pub(crate) fn died(&self, shape: u64, node: &NodeId) {
+        let mut died = self.dangerous.get(&shape).unwrap_or_default();
+        if died.len() < DEAD_MAX && !died.contains(node) {
+            died.push(node.clone());
+        }
+        self.dangerous.insert(shape, died);
         self.died.note(self.now());
     }
 

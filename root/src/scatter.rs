@@ -116,8 +116,8 @@ pub(crate) struct Enough {
 /// How dangerous a question may be to its leaves.
 #[derive(Clone, Copy)]
 pub(crate) struct Danger<'a> {
-    /// How often a leaf died of such a question, perhaps, lately.
-    pub(crate) died: u32,
+    /// How many leaves died of such a question, perhaps, lately.
+    pub(crate) died: usize,
     /// What makes it such a question; `None` for one that cannot harm.
     pub(crate) shape: Option<&'a (dyn Fn() -> u64 + Send + Sync)>,
     /// Set where it is given up so that no further leaf dies of it.
@@ -559,7 +559,7 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
         // What died of it may die of it again: two leaves are enough.
         let died = deadly(&error);
         if let Some(shape) = question.danger.shape.filter(|_| died) {
-            memory.died(shape());
+            memory.died(shape(), &node);
         }
         self.legs[leg].died += u32::from(died);
         let attempts = &mut self.legs[leg].attempts;
