@@ -299,6 +299,26 @@ async fn a_query_that_two_leaves_died_of_is_not_given_to_a_third() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leaf_that_takes_many_searches_with_it_is_one_leaf() {
+    let mut again = 0;
+    // Of various sizes, so that other leaves are chosen after them.
+    for searches in 10..40 {
+        let stage = Stage::of(&APART, root::Settings::default(), |leaf, search| {
+            if deadly(search) && leaf == 0 { dies() } else { answers(10) }
+        })
+        .await;
+        let many = futures::future::join_all((0..searches).map(|_| stage.search("poison"))).await;
+        assert!(many.iter().all(Result::is_ok));
+        assert!(stage.calls().iter().filter(|call| call.leaf == 0).count() > 1);
+        // Its time is over, and it may be asked again: no reason to fail.
+        tokio::time::advance(Duration::from_secs(4)).await;
+        stage.search("poison").await.unwrap();
+        again += stage.calls().iter().filter(|call| call.leaf == 0).count();
+    }
+    assert!(again > 0, "it is asked again now and then");
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_a_canary_dies_no_other_leaf_is_asked_even_if_its_shards_could_be_done_without() {
     for least in [None, Some(0.0)] {
         let stage =
