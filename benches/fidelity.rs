@@ -107,7 +107,8 @@ async fn start(case: &Case) -> Option<Cluster> {
     plan.roles = vec!["root"];
     plan.roles.resize(LEAVES as usize + 1, "leaf");
     plan.direct = true;
-    plan.arguments = ["--lease", "10s", "--log", "error", "--allow-faults", "--hedging=false"].map(str::to_owned).to_vec();
+    plan.arguments =
+        ["--lease", "10s", "--log", "error", "--allow-faults", "--hedging=false"].map(str::to_owned).to_vec();
     // Another replica is not asked too: what is compared is the queue.
     plan.arguments.push("--attempt-timeout=8s".into());
     let cluster = Cluster::start(&plan).await.expect("the cluster starts")?;

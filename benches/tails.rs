@@ -17,6 +17,8 @@ use rand::seq::SliceRandom;
 use testkit::simulator::{Outcomes, Scenario, Slice, simulate};
 
 const SEEDS: u64 = 20;
+/// What is shown, by its name.
+type Section = (&'static str, fn(u64));
 /// Seeds of what takes long and is told to one digit.
 const FEW: u64 = 5;
 
@@ -24,7 +26,7 @@ fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with('-'));
     let seeds = arguments.next().and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS);
     let wanted: Vec<String> = arguments.collect();
-    let sections: [(&str, fn(u64)); 6] = [
+    let sections: [Section; 6] = [
         ("stalls", stalls),
         ("book", book),
         ("never-worse", never_worse),

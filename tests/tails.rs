@@ -42,6 +42,19 @@ async fn cluster(leaves: usize, shards: u32, copies: u32, arguments: &[&str]) ->
     })
     .await
     .unwrap();
+    // Shards move until the leaves have about as many.
+    let fair = shards as usize * copies as usize / leaves;
+    eventually("shards are where they stay", async || {
+        for leaf in 1..=leaves {
+            if held(&cluster, leaf).await.len() < fair {
+                return false;
+            }
+        }
+        let seen = cluster.nodes[0].client.cluster().await.unwrap();
+        seen.indexes[0].shards.iter().all(|shard| shard.replicas.len() == copies as usize)
+    })
+    .await
+    .unwrap();
     cluster.whole(0, copies as usize).await.unwrap();
     Some(cluster)
 }
@@ -98,13 +111,9 @@ async fn a_dead_leaf_fails_what_needs_it_and_is_named_where_it_can_be_done_witho
     let (status, answer) = search(&http, &cluster.nodes[0], json!({})).await;
     assert_eq!(status, 200, "{answer}");
     check(&answer, 10, &BTreeSet::new(), &[]);
-    let mut leaves = Vec::new();
-    for leaf in 1..=10 {
-        leaves.push((held(&cluster, leaf).await, leaf));
-    }
-    // Where each has one, or one with one: a tenth of the documents, about.
-    leaves.retain(|(shards, _)| !shards.is_empty());
-    let (lost, victim) = leaves.into_iter().min_by_key(|(shards, _)| shards.len()).unwrap();
+    let victim = 3;
+    let lost = held(&cluster, victim).await;
+    assert_eq!(lost.len(), 1, "each has one");
 
     cluster.nodes[victim].kill();
     for lease in ["lasts", "has ended"] {
@@ -230,9 +239,10 @@ async fn a_leaf_stops_working_for_a_client_that_has_gone_away() {
     })
     .await
     .unwrap();
-    for (name, before) in ended.iter().zip(before) {
-        assert_eq!(pool(&http, leaf, name).await - before, threads, "{name}");
-    }
+    // One that waited may have begun when the first of those that ran stopped.
+    let running = pool(&http, leaf, ended[0]).await - before[0];
+    let queued = pool(&http, leaf, ended[1]).await - before[1];
+    assert!(running >= threads && running + queued == 2 * threads, "{running} ran, {queued} waited");
 }
 
 #[tokio::test(flavor = "multi_thread")]
