@@ -42,13 +42,14 @@ async fn cluster(leaves: usize, shards: u32, copies: u32, arguments: &[&str]) ->
     })
     .await
     .unwrap();
-    // Shards move until the leaves have about as many.
-    let fair = shards as usize * copies as usize / leaves;
+    // At first all may be on the leaf that joined first; then they move.
     eventually("shards are where they stay", async || {
+        let mut holding = 0;
         for leaf in 1..=leaves {
-            if held(&cluster, leaf).await.len() < fair {
-                return false;
-            }
+            holding += usize::from(!held(&cluster, leaf).await.is_empty());
+        }
+        if holding * 2 <= leaves && leaves > 1 {
+            return false;
         }
         let seen = cluster.nodes[0].client.cluster().await.unwrap();
         seen.indexes[0].shards.iter().all(|shard| shard.replicas.len() == copies as usize)
@@ -86,6 +87,16 @@ fn missing(answer: &Value) -> BTreeSet<u32> {
     missing.map(|it| u32::try_from(it["shard"].as_u64().unwrap()).unwrap()).collect()
 }
 
+/// The leaf that has least, but something, and what that is.
+async fn least(cluster: &Cluster) -> (BTreeSet<u32>, usize) {
+    let mut leaves = Vec::new();
+    for leaf in 1..cluster.nodes.len() {
+        leaves.push((held(cluster, leaf).await, leaf));
+    }
+    leaves.retain(|(shards, _)| !shards.is_empty());
+    leaves.into_iter().min_by_key(|(shards, _)| shards.len()).unwrap()
+}
+
 /// Checks that an answer is that of all shards but `lost`, which it names.
 fn check(answer: &Value, shards: u32, lost: &BTreeSet<u32>, reasons: &[&str]) {
     let coverage = &answer["coverage"];
@@ -111,9 +122,7 @@ async fn a_dead_leaf_fails_what_needs_it_and_is_named_where_it_can_be_done_witho
     let (status, answer) = search(&http, &cluster.nodes[0], json!({})).await;
     assert_eq!(status, 200, "{answer}");
     check(&answer, 10, &BTreeSet::new(), &[]);
-    let victim = 3;
-    let lost = held(&cluster, victim).await;
-    assert_eq!(lost.len(), 1, "each has one");
+    let (lost, victim) = least(&cluster).await;
 
     cluster.nodes[victim].kill();
     for lease in ["lasts", "has ended"] {
@@ -154,9 +163,8 @@ async fn a_leaf_that_stands_still_is_left_out_where_it_can_be_done_without() {
         let (status, answer) = search(&http, &cluster.nodes[0], json!({})).await;
         assert_eq!(status, 200, "{answer}");
     }
-    let lost = held(&cluster, 1).await;
-    assert!(!lost.is_empty(), "shards are spread evenly");
-    cluster.nodes[1].signal("STOP").unwrap();
+    let (lost, victim) = least(&cluster).await;
+    cluster.nodes[victim].signal("STOP").unwrap();
     for _ in 0..20 {
         // Whoever waited for the leaf would wait for ever.
         let some = json!({"min_coverage": 0.1, "timeout": "300s"});
@@ -180,7 +188,7 @@ async fn a_leaf_that_stands_still_is_left_out_where_it_can_be_done_without() {
         assert!([503, 504].contains(&status), "{problem}");
         println!("the lease {lease}: {status} after {:?}: {}", begun.elapsed(), problem["detail"]);
     }
-    cluster.nodes[1].signal("CONT").unwrap();
+    cluster.nodes[victim].signal("CONT").unwrap();
     eventually("the leaf is back", async || {
         let (status, answer) = search(&http, &cluster.nodes[0], json!({"min_coverage": 0.1})).await;
         assert_eq!(status, 200, "{answer}");

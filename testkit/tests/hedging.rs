@@ -436,7 +436,8 @@ async fn where_everything_is_slow_at_once_nearly_nothing_is_hedged() {
     }
     // Of a few leaves one cannot tell so soon; the burst is the bound.
     let [_, first, _] = all_slow(2, usual, 16).await;
-    assert!((first.hedges as f64) < usual.burst, "{first:?}");
+    let most = usual.burst + usual.budget * first.calls as f64;
+    assert!(first.hedges as f64 <= most, "{first:?}");
     // It is not for want of budget: without the brake it is four times as much.
     let rich = model::hedge::Settings { budget: 1.0, burst: 1e6, ..usual };
     let [_, braked, _] = all_slow(30, rich, 1).await;
