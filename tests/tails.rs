@@ -123,6 +123,7 @@ async fn a_dead_leaf_fails_what_needs_it_and_is_named_where_it_can_be_done_witho
     assert_eq!(status, 200, "{answer}");
     check(&answer, 10, &BTreeSet::new(), &[]);
     let (lost, victim) = least(&cluster).await;
+    let healthy = slowest(&http, &cluster.nodes[0], json!({})).await;
 
     cluster.nodes[victim].kill();
     for lease in ["lasts", "has ended"] {
@@ -151,7 +152,22 @@ async fn a_dead_leaf_fails_what_needs_it_and_is_named_where_it_can_be_done_witho
         let detail = problem["detail"].as_str().unwrap();
         assert!(lost.iter().all(|shard| detail.contains(&format!("shard {shard} is dead"))), "{detail}");
         println!("the lease {lease}: {detail}");
+        let partial = slowest(&http, &cluster.nodes[0], json!({"min_coverage": 0.8})).await;
+        println!("the lease {lease}: p99 of {partial:?}, {healthy:?} when all was well");
     }
+}
+
+/// The 99th percentile of some hundred searches, one at a time: to be printed.
+async fn slowest(http: &reqwest::Client, root: &Node, more: Value) -> Duration {
+    let mut took = Vec::new();
+    for _ in 0..400 {
+        let begun = Instant::now();
+        let (status, answer) = search(http, root, more.clone()).await;
+        took.push(begun.elapsed());
+        assert_eq!(status, 200, "{answer}");
+    }
+    took.sort_unstable();
+    took[took.len() * 99 / 100]
 }
 
 #[tokio::test(flavor = "multi_thread")]

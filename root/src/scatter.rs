@@ -745,8 +745,8 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
     }
 
     /// With enough covered, gives up the stragglers that are not worth the
-    /// wait: as long again as the answer took so far, and no longer than the
-    /// deadline allows. Returns when to look again.
+    /// wait: as long again as the others took, or usually take, and no longer
+    /// than the deadline allows. Returns when to look again.
     fn leave_behind(&mut self, now: Instant, median: Option<f64>) -> Result<Option<Instant>, Error> {
         let Some(enough) = &self.question.enough else { return Ok(None) };
         let mut open: u64 = 0;
@@ -761,8 +761,9 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
         let covered = whole.saturating_sub(open).saturating_sub(lost);
         let at_last = self.question.deadline.instant();
         let until = if covered as f64 >= enough.least && !self.took.is_empty() {
-            let patience = self.root().settings().hedge.late_after(usual, median);
-            (self.begun + seconds(patience)).min(at_last)
+            let took = self.took.iter().copied().fold(0.0, f64::max);
+            let patience = self.root().settings().hedge.late_after(usual, median).max(took);
+            (self.begun + seconds(2.0 * patience)).min(at_last)
         } else {
             at_last
         };

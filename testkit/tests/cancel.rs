@@ -15,6 +15,7 @@ use testkit::local::{Local, Transport, soon};
 const SEARCHES: usize = 64;
 const TERMS: usize = 300;
 const DOCUMENTS: usize = 20_000;
+const ROUNDS: usize = 200;
 
 fn metric(metrics: &Metrics, name: &str) -> f64 {
     let text = metrics.render();
@@ -76,6 +77,34 @@ async fn searches_without_clients_never_start_or_stop() -> anyhow::Result<()> {
         started = metric(&metrics, "windrow_pool_started_total") - before;
         never = metric(&metrics, "windrow_pool_cancelled_queued_total");
     }
+    // One after the other: how long each goes on.
+    let stops = || metric(&metrics, "windrow_pool_cancelled_running_total");
+    let took = || metric(&metrics, "windrow_pool_cancel_to_stop_seconds_sum");
+    let completed = || metric(&metrics, "windrow_pool_completed_total");
+    let mut each = Vec::with_capacity(ROUNDS);
+    'rounds: for _ in 0..ROUNDS {
+        let before = (metric(&metrics, "windrow_pool_started_total"), stops(), took(), completed());
+        let mut search = Box::pin(local.root.search(request()));
+        while metric(&metrics, "windrow_pool_started_total") == before.0 {
+            if search.as_mut().now_or_never().is_some() {
+                // This thread had to wait for so long.
+                continue 'rounds;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(search);
+        // Unless it ended at that very moment.
+        while stops() == before.1 && completed() == before.3 {
+            tokio::task::yield_now().await;
+        }
+        if stops() > before.1 {
+            each.push(took() - before.2);
+        }
+    }
+    each.sort_by(f64::total_cmp);
+    assert!(each.len() > ROUNDS / 2, "only {} searches were stopped", each.len());
+    let ms = |part: usize| each[each.len() * part / 100] * 1e3;
+    println!("a search stops after {:.2} ms at the median, {:.2} ms at p99", ms(50), ms(99));
     local.leaves[0].close().await;
     let stopped = metric(&metrics, "windrow_pool_cancelled_running_total");
     let longest = metric(&metrics, "windrow_pool_cancel_to_stop_seconds_sum");

@@ -60,6 +60,8 @@ fn a_stall_is_seen_and_a_dead_leaf_is_passed_over() {
     let calm = simulate(&scenario("cancel = \"0ms\""), 3, false).unwrap().run;
     let stalls =
         scenario("hedging = false\nstalls = { every = \"200ms\", length = \"100ms\", leaves = [0] }");
+    // The other copy's leaf takes twice as much meanwhile.
+    let stalls = Scenario { load: Some(0.3), ..stalls };
     let stalled = simulate(&stalls, 3, false).unwrap().run;
     assert!(calm.latency.percentile(99.0) < 25_000);
     assert!(stalled.latency.percentile(99.0) > 50_000);
