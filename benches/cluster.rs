@@ -50,6 +50,7 @@ async fn cluster(nodes: usize, shards: u32, copies: u32) -> Option<Cluster> {
         copies: Some(copies),
         schema: Some(schema.expect("a schema")),
         refresh_interval: Some(Duration::from_millis(500)),
+        ..IndexRequest::default()
     };
     cluster.nodes[0].client.create_index(INDEX, &request).await.expect("the index is new");
     cluster.whole(0, copies as usize).await.expect("the cluster is whole");

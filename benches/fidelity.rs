@@ -118,6 +118,7 @@ async fn start(case: &Case) -> Option<Cluster> {
         copies: Some(case.copies),
         schema: Some(schema),
         refresh_interval: Some(Duration::from_millis(500)),
+        ..IndexRequest::default()
     };
     let client = &cluster.nodes[0].client;
     client.create_index("bench", &request).await.expect("the index is new");

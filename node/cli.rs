@@ -186,6 +186,10 @@ pub struct Search {
     /// Fields to return, separated by commas
     #[arg(long, value_delimiter = ',')]
     pub fields: Option<Vec<String>>,
+    /// The share of the documents that the answer must cover, 0 to 1; where
+    /// shards are missing, it says which and why. The index's own if not given
+    #[arg(long, value_name = "SHARE")]
+    pub min_coverage: Option<f64>,
     /// Show where the time went
     #[arg(long)]
     pub profile: bool,

@@ -19,6 +19,7 @@ pub(crate) async fn run(options: Search) -> Result<()> {
     request.offset = Some(options.offset);
     request.count = options.count;
     request.fields = options.fields;
+    request.min_coverage = options.min_coverage;
     request.profile = options.profile;
     match options.output {
         Output::Json => {
@@ -65,6 +66,16 @@ pub(crate) fn print(answer: &Answer, offset: usize, fields: &[&str]) {
         format!("{more}{} {noun}", total.value)
     });
     println!("{total} in {:.2} ms (cut {})", answer.took_us as f64 / 1e3, answer.cut);
+    let coverage = &answer.coverage;
+    if !coverage.missing.is_empty() {
+        let each: Vec<String> = coverage
+            .missing
+            .iter()
+            .map(|missing| format!("{} ({})", missing.shard, missing.reason))
+            .collect();
+        let share = coverage.documents * 100.0;
+        println!("of {share:.1} % of the documents: shards {} are missing", each.join(", "));
+    }
 }
 
 fn shown(text: &str) -> String {

@@ -278,6 +278,7 @@ async fn acknowledged_writes_survive_nodes_that_die_stop_and_are_cut_off() {
         copies: Some(2),
         schema: Some(schema),
         refresh_interval: Some(Duration::from_millis(300)),
+        ..IndexRequest::default()
     };
     cluster.nodes[0].client.create_index(INDEX, &request).await.unwrap();
     cluster.whole(0, 2).await.unwrap();

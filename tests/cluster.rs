@@ -29,6 +29,7 @@ async fn create(cluster: &Cluster, shards: u32, copies: u32) {
         copies: Some(copies),
         schema: Some(schema),
         refresh_interval: Some(Duration::from_millis(200)),
+        ..IndexRequest::default()
     };
     cluster.nodes[0].client.create_index(INDEX, &request).await.unwrap();
     for node in cluster.nodes.iter().filter(|node| node.root) {

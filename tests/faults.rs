@@ -81,6 +81,7 @@ async fn cluster() -> Option<(Cluster, [Debug; 2])> {
         copies: Some(2),
         schema: Some(schema),
         refresh_interval: Some(Duration::from_millis(100)),
+        ..IndexRequest::default()
     };
     client.create_index(INDEX, &request).await.unwrap();
     eventually("documents are in", async || written(client).await).await.unwrap();

@@ -32,6 +32,7 @@ async fn cluster(leaves: usize, shards: u32, copies: u32, arguments: &[&str]) ->
         copies: Some(copies),
         schema: Some(schema),
         refresh_interval: Some(Duration::from_millis(200)),
+        ..IndexRequest::default()
     };
     client.create_index(INDEX, &request).await.unwrap();
     let lines: String =

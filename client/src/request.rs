@@ -34,6 +34,10 @@ pub struct SearchRequest {
     /// Read exactly this cut.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<u64>,
+    /// The share of the documents that the answer must cover, 0 to 1; the
+    /// index's own where it is `None`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_coverage: Option<f64>,
     /// Explain where the time went.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub profile: bool,
@@ -73,6 +77,8 @@ impl SearchRequest {
         token: String);
     setter!(/// Reads exactly this cut.
         at: u64);
+    setter!(/// Sets the share of the documents that the answer must cover.
+        min_coverage: f64);
 
     /// Asks where the time went.
     #[must_use]
@@ -97,6 +103,10 @@ pub struct IndexRequest {
     /// How long a write may stay invisible.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "duration")]
     pub refresh_interval: Option<Duration>,
+    /// The share of the documents that answers must cover where a search does
+    /// not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_coverage: Option<f64>,
 }
 
 fn duration<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -53,6 +53,12 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// What may be saved up, and then owed: nothing where nothing is earned.
+    #[must_use]
+    pub fn burst(&self) -> f64 {
+        if self.budget > 0.0 { self.burst } else { 0.0 }
+    }
+
     /// How long a call takes before it is late: `usual` is its shards' quantile,
     /// `median` that of this query's legs that have ended.
     #[must_use]
@@ -129,18 +135,18 @@ impl Budget {
     /// A full one.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
-        Self { saved: settings.burst }
+        Self { saved: settings.burst() }
     }
 
     /// Earns for so many first sends.
     pub fn earn(&mut self, sends: usize, settings: &Settings) {
-        self.saved = (self.saved + settings.budget * sends as f64).min(settings.burst);
+        self.saved = (self.saved + settings.budget * sends as f64).min(settings.burst());
     }
 
     /// Spends on so many sends, if there is anything: what is large is paid
     /// afterwards. What is `overdue` may also use a reserve of another burst.
     pub fn take(&mut self, sends: usize, overdue: bool, settings: &Settings) -> bool {
-        let some = self.saved >= if overdue { 1.0 - settings.burst } else { 1.0 };
+        let some = self.saved >= if overdue { 1.0 - settings.burst() } else { 1.0 };
         if some {
             self.saved -= sends as f64;
         }
@@ -150,7 +156,7 @@ impl Budget {
     /// Spends whether there is anything or not: what another leaf never worked
     /// on costs it nothing. The debt is bounded.
     pub fn charge(&mut self, sends: usize, settings: &Settings) {
-        self.saved = (self.saved - sends as f64).max(-settings.burst).min(self.saved);
+        self.saved = (self.saved - sends as f64).max(-settings.burst()).min(self.saved);
     }
 
     /// What is saved; below 0 what is owed.
@@ -251,6 +257,16 @@ mod tests {
         assert!(budget.take(250, false, &settings) && !budget.take(1, true, &settings));
         (0..13_000).for_each(|_| budget.earn(1, &settings));
         assert!(budget.take(1, false, &settings));
+    }
+
+    #[test]
+    fn without_a_budget_there_is_no_burst_either() {
+        let settings = Settings { budget: 0.0, ..Settings::default() };
+        let mut budget = Budget::new(&settings);
+        budget.earn(1_000, &settings);
+        assert!(!budget.take(1, false, &settings) && !budget.take(1, true, &settings));
+        budget.charge(1, &settings);
+        assert_eq!(budget.saved(), 0.0);
     }
 
     #[test]

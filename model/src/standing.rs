@@ -23,6 +23,17 @@ pub struct Report {
     pub service: f64,
 }
 
+/// What speaks against a leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// It owes an answer for too long, or stands still.
+    Slow,
+    /// It had too much to do.
+    Refused,
+    /// It could not be reached, or broke.
+    Failed,
+}
+
 /// One leaf, as one root sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Standing {
@@ -35,7 +46,7 @@ pub struct Standing {
     /// When it last gave a sign of life.
     heard: f64,
     /// Asked last until then, and on trial after that.
-    failed_until: Option<f64>,
+    failed: Option<(f64, Doubt)>,
     reported: Option<Reported>,
 }
 
@@ -62,7 +73,7 @@ impl Standing {
 
     /// Notes an answer; the call itself has not [ended](Self::ended) yet.
     pub fn answered(&mut self, now: f64, report: Option<Report>) {
-        (self.late, self.failed_until) = (false, None);
+        (self.late, self.failed) = (false, None);
         (self.silent, self.heard) = (false, now);
         // What is reported contained this root's own, without the one answered.
         if let Some(report) = report {
@@ -121,8 +132,8 @@ impl Standing {
     }
 
     /// Notes a failure: it is asked last until then.
-    pub fn failed(&mut self, until: f64) {
-        self.failed_until = Some(until);
+    pub fn failed(&mut self, until: f64, why: Doubt) {
+        self.failed = Some((until, why));
     }
 
     /// Sends without an answer.
@@ -131,22 +142,20 @@ impl Standing {
         self.unanswered
     }
 
-    /// Whether others are asked before it.
+    /// Why others are asked before it, if they are.
     #[must_use]
-    pub fn doubted(&self, now: f64) -> bool {
-        if self.silent {
-            return true;
-        }
-        match self.failed_until {
-            Some(until) => now < until || self.unanswered > 0,
-            None => self.late && self.unanswered > 0,
+    pub fn doubt(&self, now: f64) -> Option<Doubt> {
+        match self.failed {
+            _ if self.silent => Some(Doubt::Slow),
+            Some((until, why)) => (now < until || self.unanswered > 0).then_some(why),
+            None => (self.late && self.unanswered > 0).then_some(Doubt::Slow),
         }
     }
 
     /// Whether something speaks against it that one answer would settle.
     #[must_use]
     pub fn on_trial(&self) -> bool {
-        self.late || self.silent || self.failed_until.is_some()
+        self.late || self.silent || self.failed.is_some()
     }
 
     /// What it has to do, and how long it takes for each, where it said so.
@@ -194,10 +203,10 @@ mod tests {
         let mut leaf = Standing::default();
         (0..2).for_each(|_| leaf.sent());
         assert!(leaf.is_late() && !leaf.is_late());
-        assert!(leaf.doubted(0.0));
+        assert_eq!(leaf.doubt(0.0), Some(Doubt::Slow));
         leaf.answered(0.0, None);
         leaf.ended();
-        assert!(!leaf.doubted(0.0) && !leaf.on_trial());
+        assert!(leaf.doubt(0.0).is_none() && !leaf.on_trial());
     }
 
     #[test]
@@ -206,20 +215,20 @@ mod tests {
         leaf.sent();
         leaf.is_late();
         leaf.ended();
-        assert!(leaf.on_trial() && !leaf.doubted(0.0));
+        assert!(leaf.on_trial() && leaf.doubt(0.0).is_none());
         leaf.sent();
-        assert!(leaf.doubted(0.0));
+        assert_eq!(leaf.doubt(0.0), Some(Doubt::Slow));
     }
 
     #[test]
     fn one_that_failed_is_left_alone_for_a_while_and_then_tried() {
         let mut leaf = Standing::default();
-        leaf.failed(3.0);
-        assert!(leaf.doubted(2.9) && !leaf.doubted(3.0));
+        leaf.failed(3.0, Doubt::Refused);
+        assert_eq!([2.9, 3.0].map(|now| leaf.doubt(now)), [Some(Doubt::Refused), None]);
         leaf.sent();
-        assert!(leaf.doubted(3.0));
+        assert_eq!(leaf.doubt(3.0), Some(Doubt::Refused));
         leaf.answered(0.0, None);
-        assert!(!leaf.doubted(3.0));
+        assert_eq!(leaf.doubt(3.0), None);
     }
 
     #[test]
@@ -231,10 +240,10 @@ mod tests {
         assert!(!leaf.ping(1.5, 1.0));
         assert!(leaf.ping(2.5, 1.0) && !leaf.ping(2.6, 0.0), "one at a time");
         leaf.falls_silent();
-        assert!(leaf.silent() && leaf.doubted(3.0) && leaf.on_trial());
+        assert!(leaf.silent() && leaf.doubt(3.0).is_some() && leaf.on_trial());
         assert_eq!(leaf.stretched(4.0), 0.0);
         leaf.pong(4.0, report(1.0));
-        assert!(!leaf.silent() && !leaf.doubted(4.0) && !leaf.ping(4.5, 1.0));
+        assert!(!leaf.silent() && leaf.doubt(4.0).is_none() && !leaf.ping(4.5, 1.0));
         // What comes too late changes nothing.
         leaf.falls_silent();
         assert!(!leaf.silent());

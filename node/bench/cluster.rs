@@ -67,6 +67,7 @@ pub(super) async fn fill(
         copies: Some(copies),
         schema: Some(schema),
         refresh_interval: Some(Duration::from_secs(1)),
+        ..IndexRequest::default()
     };
     client.create_index(index, &request).await?;
     let mut random = StdRng::seed_from_u64(seed);

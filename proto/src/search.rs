@@ -142,10 +142,14 @@ pub struct LeafProfile {
     pub strategy: Vec<String>,
     /// Documents that were scored.
     pub scored: u64,
+    /// What was asked: `statistics`, `search`, `fetch`.
+    #[serde(default)]
+    pub phase: String,
     /// Which call for its shards it was: `first`, `hedge`, `retry`.
     #[serde(default)]
     pub call: String,
-    /// What became of it: `answered`, `cancelled` or the error.
+    /// What became of it: `answered`, `cancelled`, `given up` with the
+    /// whole question, or the error.
     #[serde(default)]
     pub outcome: String,
     /// From the beginning of the search to the call, in microseconds.
@@ -160,7 +164,8 @@ pub struct LeafProfile {
 /// Anything that answers searches: a root, or a cache before it.
 #[async_trait]
 pub trait Search: Send + Sync + 'static {
-    /// Answers `request`, with full coverage or an error.
+    /// Answers `request`, with the coverage that it or the index asks for, or
+    /// fails.
     ///
     /// # Errors
     /// [`crate::Kind`] says what the caller can do.

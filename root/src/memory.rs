@@ -12,7 +12,7 @@ use std::time::Duration;
 use model::hedge::{self, Budget, Quantile, Slowness, Stretch};
 use model::ids::{Generation, IndexUid, NodeId, ShardId};
 use model::plan::Node;
-use model::standing::{Report, Standing};
+use model::standing::{Doubt, Report, Standing};
 use proto::leaf::ShardAt;
 use proto::{Error, Kind};
 use tokio::sync::Notify;
@@ -43,6 +43,18 @@ pub(crate) enum Phase {
     Search,
     Fetch,
     Get,
+}
+
+impl Phase {
+    /// As a profile names it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Alone | Self::Search => "search",
+            Self::Statistics => "statistics",
+            Self::Fetch => "fetch",
+            Self::Get => "get",
+        }
+    }
 }
 
 const PHASES: usize = 5;
@@ -248,8 +260,8 @@ impl Memory {
     }
 
     /// Asks a leaf last for a while.
-    pub(crate) fn doubt(&self, node: &NodeId, time: Duration) {
-        lock(&self.standing(node)).failed(self.now() + time.as_secs_f64());
+    pub(crate) fn doubt(&self, node: &NodeId, time: Duration, why: Doubt) {
+        lock(&self.standing(node)).failed(self.now() + time.as_secs_f64(), why);
     }
 
     /// Notes a generation that a leaf lacks.
@@ -327,13 +339,16 @@ impl Memory {
 
     /// Notes that a leaf died of a query of this shape, perhaps. One that goes
     /// with many calls, or is away and goes on breaking them, is still one.
-    pub(crate) fn died(&self, shape: u64, node: &NodeId) {
+    /// Returns how many died.
+    pub(crate) fn died(&self, shape: u64, node: &NodeId) -> usize {
         let mut died = self.dangerous.get(&shape).unwrap_or_default();
         if died.len() < DEAD_MAX && !died.contains(node) {
             died.push(node.clone());
         }
+        let count = died.len();
         self.dangerous.insert(shape, died);
         self.died.note(self.now());
+        count
     }
 
     /// Notes that a query of this shape did no harm.

@@ -36,7 +36,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use model::choice::{self, Draw, Replica};
 use model::ids::{NodeId, ShardId};
-use model::standing::Load;
+use model::standing::{Doubt, Load};
 use proto::leaf::{Leaf, ShardAt};
 use proto::{Error, Kind};
 use runtime::{Deadline, OnError};
@@ -81,21 +81,68 @@ pub(crate) struct Part<T> {
     pub(crate) answer: T,
 }
 
+/// Why a shard is not in an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// No live leaf serves it.
+    Dead,
+    /// The others were not kept waiting for it.
+    Slow,
+    /// Its leaves have too much to do.
+    Refused,
+    /// Its time was over.
+    Expired,
+    /// Its leaves are at other generations.
+    Lagging,
+}
+
+impl Reason {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Dead => "dead",
+            Self::Slow => "slow",
+            Self::Refused => "refused",
+            Self::Expired => "expired",
+            Self::Lagging => "lagging",
+        }
+    }
+
+    /// Of an error that no other leaf made good.
+    fn of(error: &Error) -> Self {
+        match error.kind {
+            Kind::Overloaded => Self::Refused,
+            Kind::Expired => Self::Expired,
+            Kind::Gone => Self::Lagging,
+            _ => Self::Dead,
+        }
+    }
+}
+
 /// A shard that is not in the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Missing {
     pub(crate) shard: ShardId,
-    pub(crate) reason: &'static str,
+    pub(crate) reason: Reason,
+}
+
+/// The calls of a search as they went, for those who explain it.
+#[derive(Default)]
+pub(crate) struct Calls(Mutex<Vec<(Phase, Record)>>);
+
+impl Calls {
+    pub(crate) fn take(&self) -> Vec<(Phase, Record)> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// What leaves answered.
 pub(crate) struct Gathered<T> {
     pub(crate) parts: Vec<Part<T>>,
     pub(crate) missing: Vec<Missing>,
-    /// Calls that are no part of it; empty unless wanted.
-    pub(crate) lost: Vec<Record>,
 }
 
+/// Missing shards that an error names.
+const NAMED_MAX: usize = 10;
 /// Longer than anything is waited for.
 const FAR: Duration = Duration::from_secs(1_000_000_000);
 
@@ -111,6 +158,9 @@ pub(crate) struct Enough {
     pub(crate) least: f64,
     /// Shards that are done without already.
     pub(crate) missing: Vec<Missing>,
+    /// Whether that goes for shards whose leaves are at other generations: a
+    /// newer state has been waited for.
+    pub(crate) lagging: bool,
 }
 
 /// How dangerous a question may be to its leaves.
@@ -145,8 +195,8 @@ pub(crate) struct Question<'a, T> {
     /// `None` where all must answer.
     pub(crate) enough: Option<Enough>,
     pub(crate) danger: Danger<'a>,
-    /// Whether to keep what became of the calls that were lost.
-    pub(crate) profile: bool,
+    /// Told of all calls at the end.
+    pub(crate) calls: &'a Calls,
 }
 
 /// A call's future; empty once it has ended, was cancelled, or goes on without
@@ -187,6 +237,8 @@ struct Asked<T> {
     ping_at: Instant,
     late: bool,
     overdue: bool,
+    /// Whether its hedge was withheld.
+    withheld: bool,
     running: Shared<T>,
     /// `None` once it has ended.
     open: Option<Sent>,
@@ -236,8 +288,6 @@ struct Leg<T> {
     tried: BTreeSet<NodeId>,
     attempts: Vec<Attempt<T>>,
     calls: Vec<usize>,
-    /// Leaves that were cut off while they worked on it.
-    died: u32,
     done: bool,
 }
 
@@ -302,7 +352,6 @@ struct Flight<'q, 'a, T> {
     /// Seconds that legs took which have ended.
     took: Vec<f64>,
     missing: Vec<Missing>,
-    lost: Vec<Record>,
     begun: Instant,
 }
 
@@ -320,7 +369,6 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
             held: Vec::new(),
             took: Vec::new(),
             missing,
-            lost: Vec::new(),
             begun: Instant::now(),
         }
     }
@@ -377,7 +425,7 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
             parts.extend(slots.filter_map(|slot| slot.part));
         }
         let missing = std::mem::take(&mut self.missing);
-        Ok(Gathered { parts, missing, lost: std::mem::take(&mut self.lost) })
+        Ok(Gathered { parts, missing })
     }
 
     /// Begins a leg for each group.
@@ -390,7 +438,6 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
                 tried: BTreeSet::new(),
                 attempts: vec![Attempt::new(1)],
                 calls: Vec::new(),
-                died: 0,
                 done: false,
             });
             self.open += 1;
@@ -431,6 +478,7 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
             usual,
             late: false,
             overdue: false,
+            withheld: false,
             running: running.clone(),
             open,
         });
@@ -523,9 +571,6 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
         asked.record.took = took;
         asked.record.outcome = Some("cancelled".to_owned());
         drop(asked.take());
-        if self.question.profile {
-            self.lost.push(asked.record.clone());
-        }
         root.metrics().cancels.increment(1);
         root.counts().cancel(1);
         if asked.late {
@@ -543,25 +588,23 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
         let shards = self.asked[id].record.shards.clone();
         let node = self.asked[id].record.node.clone();
         self.asked[id].record.outcome = Some(error.to_string());
-        if question.profile {
-            self.lost.push(self.asked[id].record.clone());
-        }
         let memory = root.memory();
         let movable = movable(&error, question.deadline.expired());
         if movable {
             match error.kind {
                 Kind::Gone => memory.lags(&node, &question.pinned.uid, &shards, &error),
                 Kind::Expired => {}
-                _ => memory.doubt(&node, settings.doubted_for),
+                Kind::Overloaded => {
+                    let time = error.retry_after.unwrap_or(settings.doubted_for);
+                    memory.doubt(&node, time.min(settings.doubted_for), Doubt::Refused);
+                }
+                _ => memory.doubt(&node, settings.doubted_for, Doubt::Failed),
             }
             memory.keep(|node| question.view.known_node(node).is_some());
         }
         // What died of it may die of it again: two leaves are enough.
-        let died = deadly(&error);
-        if let Some(shape) = question.danger.shape.filter(|_| died) {
-            memory.died(shape(), &node);
-        }
-        self.legs[leg].died += u32::from(died);
+        let shape = question.danger.shape.filter(|_| deadly(&error));
+        let spared = shape.is_some_and(|shape| memory.died(shape(), &node) > 1);
         let attempts = &mut self.legs[leg].attempts;
         attempts[attempt].slots[slot].open = attempts[attempt].slots[slot].open.saturating_sub(1);
         // Another call may fill the slot.
@@ -569,7 +612,6 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
         if self.legs[leg].done || self.legs[leg].attempts[attempt].failed || open {
             return Ok(());
         }
-        let spared = died && (self.legs[leg].died > 1 || question.danger.died > 1);
         if let Some(noted) = question.danger.spared.filter(|_| spared) {
             noted.store(true, Ordering::Relaxed);
         }
@@ -603,20 +645,16 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
             return Err(error);
         }
         // Of a canary's death the others need not die too.
-        if question.enough.is_none() || spared && !self.held.is_empty() {
+        let newer =
+            error.kind == Kind::Gone && question.enough.as_ref().is_some_and(|enough| !enough.lagging);
+        if question.enough.is_none() || newer || spared && !self.held.is_empty() {
             return Err(Error { message: format!("{}: {}", unanswered(&shards), error.message), ..error });
         }
-        let reason = match error.kind {
-            Kind::Overloaded => "refused",
-            Kind::Expired => "expired",
-            Kind::Gone => "lagging",
-            _ => "dead",
-        };
-        self.give_up(leg, reason)
+        self.give_up(leg, Reason::of(&error))
     }
 
     /// Leaves a leg out of the answer.
-    fn give_up(&mut self, leg: usize, reason: &'static str) -> Result<(), Error> {
+    fn give_up(&mut self, leg: usize, reason: Reason) -> Result<(), Error> {
         self.close(leg);
         self.legs[leg].attempts.iter_mut().for_each(|attempt| attempt.failed = true);
         let shards = &self.legs[leg].shards;
@@ -679,7 +717,7 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
             let overdue_at = asked.record.sent + settings.attempt_timeout;
             if overdue_at <= now && !asked.overdue {
                 asked.overdue = true;
-                root.memory().doubt(&asked.record.node, settings.doubted_for);
+                root.memory().doubt(&asked.record.node, settings.doubted_for, Doubt::Failed);
             } else if overdue_at > now {
                 next = next.min(overdue_at);
             }
@@ -722,11 +760,14 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
             return Ok(false);
         }
         if let Err(why) = root.memory().hedge(groups.len(), !silent, silent || overdue) {
-            match why {
-                Withheld::Budget => root.metrics().withheld_budget.increment(1),
-                Withheld::EverythingIsSlow => root.metrics().withheld_slow.increment(1),
+            // It is looked at again and again.
+            if !std::mem::replace(&mut self.asked[id].withheld, true) {
+                match why {
+                    Withheld::Budget => root.metrics().withheld_budget.increment(1),
+                    Withheld::EverythingIsSlow => root.metrics().withheld_slow.increment(1),
+                }
+                root.counts().withheld(why);
             }
-            root.counts().withheld(why);
             return Ok(false);
         }
         root.metrics().hedges.increment(groups.len() as u64);
@@ -776,7 +817,7 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
         }
         for leg in 0..self.legs.len() {
             if !self.legs[leg].done {
-                let reason = if at_last <= now { "expired" } else { "slow" };
+                let reason = if at_last <= now { Reason::Expired } else { Reason::Slow };
                 self.give_up(leg, reason)?;
             }
         }
@@ -786,7 +827,16 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
 
 impl<T> Drop for Flight<'_, '_, T> {
     fn drop(&mut self) {
-        let open = self.asked.iter().filter(|asked| asked.open.is_some()).count();
+        let mut open = 0;
+        let mut calls = self.question.calls.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for mut asked in self.asked.drain(..) {
+            if asked.open.is_some() {
+                open += 1;
+                asked.record.took = asked.record.sent.elapsed();
+                asked.record.outcome = Some("given up".to_owned());
+            }
+            calls.push((self.question.phase, asked.record));
+        }
         if open > 0 {
             self.question.root.metrics().cancels.increment(open as u64);
             self.question.root.counts().cancel(open);
@@ -794,20 +844,28 @@ impl<T> Drop for Flight<'_, '_, T> {
     }
 }
 
-/// An error where what is missing cannot be done without.
+/// An error where what is missing cannot be done without: its kind is that of
+/// the last of it.
 pub(crate) fn possible(enough: &Enough, missing: &[Missing]) -> Result<(), Error> {
     let lost: u64 = missing.iter().map(|missing| documents(enough, missing.shard)).sum();
     let whole: u64 = enough.documents.iter().sum();
     if whole.saturating_sub(lost) as f64 >= enough.least {
         return Ok(());
     }
-    let each: Vec<String> =
-        missing.iter().map(|missing| format!("shard {} is {}", missing.shard, missing.reason)).collect();
-    Err(Error::unavailable(format!(
-        "too little would be covered ({}): retry, or lower min_coverage",
-        each.join(", ")
-    ))
-    .retry_after(Duration::from_secs(1)))
+    let kind = match missing.last().map(|missing| missing.reason) {
+        Some(Reason::Refused) => Kind::Overloaded,
+        Some(Reason::Expired) => Kind::Expired,
+        _ => Kind::Unavailable,
+    };
+    let each = missing.iter().take(NAMED_MAX);
+    let mut each: Vec<String> =
+        each.map(|missing| format!("shard {} is {}", missing.shard, missing.reason.name())).collect();
+    if missing.len() > NAMED_MAX {
+        each.push(format!("{} more", missing.len() - NAMED_MAX));
+    }
+    let message = format!("too little would be covered ({}): retry, or lower min_coverage", each.join(", "));
+    let error = Error::new(kind, message);
+    Err(if kind == Kind::Expired { error } else { error.retry_after(Duration::from_secs(1)) })
 }
 
 fn documents(enough: &Enough, shard: ShardId) -> u64 {
@@ -833,6 +891,16 @@ fn movable(error: &Error, expired: bool) -> bool {
         // A leaf that cannot make it says so at once, and another may.
         Kind::Expired => !expired,
         _ => false,
+    }
+}
+
+/// What the best of a shard's leaves is, by what speaks against each.
+fn best(doubts: &[Doubt]) -> Reason {
+    let some = |doubt| doubts.contains(&doubt);
+    match (some(Doubt::Refused), some(Doubt::Slow)) {
+        (true, _) => Reason::Refused,
+        (_, true) => Reason::Slow,
+        _ => Reason::Dead,
     }
 }
 
@@ -865,7 +933,7 @@ impl Root {
             };
             match pong {
                 Ok(load) => root.memory().pong(&ping, begun.elapsed(), load),
-                Err(_) => root.memory().doubt(&node, root.settings().doubted_for),
+                Err(_) => root.memory().doubt(&node, root.settings().doubted_for, Doubt::Failed),
             }
         });
     }
@@ -894,13 +962,14 @@ impl Root {
                     .filter(|node| !tried.contains(*node) && view.known_node(node).is_some());
                 let mut loads = Vec::with_capacity(3);
                 let mut replicas = Vec::with_capacity(3);
-                let mut doubted = 0;
+                let mut doubts = Vec::new();
                 for node in known {
                     let standing = standing(node);
                     let live = view.live(node);
-                    doubted += usize::from(standing.doubted(now) || live.is_none());
+                    let doubted = standing.doubt(now);
+                    doubts.extend(if live.is_none() { Some(Doubt::Failed) } else { doubted });
                     let doubt = u8::from(memory.lacks(node, &pinned.uid, at))
-                        + u8::from(standing.doubted(now))
+                        + u8::from(doubted.is_some())
                         + u8::from(live.is_some_and(|state| state.draining))
                         // Its lease may have lapsed while it goes on serving.
                         + 3 * u8::from(live.is_none());
@@ -909,8 +978,8 @@ impl Root {
                     loads.push(standing.load());
                     replicas.push(Replica { node, doubt, load: 0.0, far });
                 }
-                if replicas.is_empty() || sure && doubted == replicas.len() {
-                    missing.push(Missing { shard: at.shard, reason: "dead" });
+                if replicas.is_empty() || sure && doubts.len() == replicas.len() {
+                    missing.push(Missing { shard: at.shard, reason: best(&doubts) });
                     continue;
                 }
                 let to = replicas.iter_mut().map(|replica| &mut replica.load);
@@ -926,5 +995,36 @@ impl Root {
         let groups =
             groups.map(|(node, taken)| (node.clone(), taken.into_iter().map(|at| covered[at]).collect()));
         (groups.collect(), missing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_says_what_the_caller_can_do() {
+        let enough =
+            Enough { documents: [10, 10, 10, 10].into(), least: 30.0, missing: Vec::new(), lagging: false };
+        let missing = |reasons: &[Reason]| -> Vec<Missing> {
+            (0..)
+                .zip(reasons)
+                .map(|(shard, reason)| Missing { shard: ShardId(shard), reason: *reason })
+                .collect()
+        };
+        assert_eq!(possible(&enough, &missing(&[Reason::Dead])), Ok(()));
+        for (last, kind) in [
+            (Reason::Dead, Kind::Unavailable),
+            (Reason::Lagging, Kind::Unavailable),
+            (Reason::Refused, Kind::Overloaded),
+            (Reason::Expired, Kind::Expired),
+        ] {
+            let error = possible(&enough, &missing(&[Reason::Dead, last])).unwrap_err();
+            assert_eq!(error.kind, kind);
+            assert!(
+                error.message.contains(&format!("(shard 0 is dead, shard 1 is {})", last.name())),
+                "{error}"
+            );
+        }
     }
 }

@@ -10,6 +10,7 @@ use futures::FutureExt;
 use model::gather::{Relation, Total};
 use model::ids::{NodeId, ShardId};
 use model::plan::{self, Node};
+use model::query::Query;
 use model::statistics::Statistics;
 use proto::leaf::{Fetch, Found, Leaf, LeafHit, Search, ShardAt, StatisticsFrom, StatisticsRequest};
 use proto::search::{Answer, Coverage, Document, Hit, LeafProfile, Profile, REACH_MAX, Request};
@@ -20,7 +21,7 @@ use tokio::time::Instant;
 use crate::admission::{Class, Permit};
 use crate::memory::{self, Phase};
 use crate::root::Root;
-use crate::scatter::{self, Danger, Enough, Gathered, Missing, Part, Question, Record};
+use crate::scatter::{self, Calls, Danger, Enough, Gathered, Missing, Part, Question, Record};
 use crate::{fields, gather, statistics};
 use cluster::{Index, View};
 
@@ -40,16 +41,15 @@ struct Trace {
     begun: Instant,
     last: Instant,
     phases: Vec<(&'static str, Duration)>,
-    /// What leaves say of themselves, where a profile is wanted.
-    leaves: Vec<LeafProfile>,
-    slowest: Option<Record>,
-    wanted: bool,
+    /// What leaves say of themselves, where a profile is wanted: with the leaf
+    /// and when it was asked.
+    own: Vec<(NodeId, Instant, LeafProfile)>,
 }
 
 impl Trace {
-    fn new(wanted: bool) -> Self {
+    fn new() -> Self {
         let begun = Instant::now();
-        Self { begun, last: begun, phases: Vec::with_capacity(8), leaves: Vec::new(), slowest: None, wanted }
+        Self { begun, last: begun, phases: Vec::with_capacity(8), own: Vec::new() }
     }
 
     fn end(&mut self, name: &'static str) {
@@ -66,25 +66,26 @@ impl Trace {
         us
     }
 
-    fn call(&mut self, record: &Record, own: Option<LeafProfile>) {
-        if self.slowest.as_ref().is_none_or(|slowest| slowest.took < record.took) {
-            self.slowest = Some(record.clone());
+    /// All calls in the order in which they were sent.
+    fn leaves(&mut self, mut calls: Vec<(Phase, Record)>) -> Vec<LeafProfile> {
+        calls.sort_by_key(|(_, record)| record.sent);
+        let mut leaves = Vec::with_capacity(calls.len());
+        for (phase, record) in calls {
+            let own =
+                self.own.iter_mut().find(|(node, sent, _)| (node, *sent) == (&record.node, record.sent));
+            let known = own.map_or_else(LeafProfile::default, |(_, _, own)| std::mem::take(own));
+            leaves.push(LeafProfile {
+                node: record.node.to_string(),
+                shards: record.shards.iter().map(|at| at.shard).collect(),
+                phase: phase.name().to_owned(),
+                call: record.why.name().to_owned(),
+                outcome: record.outcome.unwrap_or_else(|| "answered".to_owned()),
+                sent_us: micros(record.sent.saturating_duration_since(self.begun)),
+                took_us: micros(record.took),
+                ..known
+            });
         }
-        if !self.wanted {
-            return;
-        }
-        let known = own.unwrap_or_else(|| LeafProfile {
-            node: record.node.to_string(),
-            shards: record.shards.iter().map(|at| at.shard).collect(),
-            ..LeafProfile::default()
-        });
-        self.leaves.push(LeafProfile {
-            call: record.why.name().to_owned(),
-            outcome: record.outcome.clone().unwrap_or_else(|| "answered".to_owned()),
-            sent_us: micros(record.sent.saturating_duration_since(self.begun)),
-            took_us: micros(record.took),
-            ..known
-        });
+        leaves
     }
 }
 
@@ -106,17 +107,27 @@ impl From<Error> for Failed {
     }
 }
 
+/// What all questions of a search have in common.
+struct Reading<'a> {
+    view: &'a View,
+    pinned: &'a Index,
+    enough: Option<&'a Enough>,
+    calls: &'a Calls,
+}
+
 #[async_trait]
 impl proto::search::Search for Root {
     async fn search(&self, request: Request) -> Result<Answer, Error> {
-        let mut trace = Trace::new(request.profile);
+        let mut trace = Trace::new();
+        let calls = Calls::default();
         let started = trace.begun;
         let metrics = self.metrics();
         let mut permit = None;
-        let mut answer = self.covered(&request, &mut trace, &mut permit).await;
+        let mut answer = self.covered(&request, false, &mut trace, &calls, &mut permit).await;
         // A leaf has dropped a generation that this root still read, or has not
         // come to it yet: the whole query starts again, from statistics, on the
-        // newest cut.
+        // newest cut. From then on an answer may do without it, where it may lack
+        // anything.
         let until = request.deadline.sooner(Deadline::at(started + self.settings().restart_within));
         while answer.as_ref().is_err_and(|error| error.kind == Kind::Gone) && request.at.is_none() {
             if until.expired() {
@@ -125,7 +136,7 @@ impl proto::search::Search for Root {
             }
             self.next_view(RESTART_AFTER).await;
             metrics.restarts.increment(1);
-            answer = self.covered(&request, &mut trace, &mut permit).await;
+            answer = self.covered(&request, true, &mut trace, &calls, &mut permit).await;
         }
         if let Some(permit) = permit {
             permit.done(answer.as_ref().err());
@@ -139,23 +150,42 @@ impl proto::search::Search for Root {
             Err(_) => metrics.failed.increment(1),
         }
         let slow = self.settings().slow_query;
-        if !slow.is_zero() && took >= slow && self.slow().admits(started) {
-            let failed = answer.as_ref().err().map(|error| error.message.as_str());
-            let slowest = trace.slowest.as_ref();
-            let mut query = format!("{:?}", request.query);
-            if let Some((end, _)) = query.char_indices().nth(SLOW_QUERY_CHARS) {
-                query.truncate(end);
-            }
-            tracing::warn!(
-                index = %request.index, took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-                phases_us = ?trace.us(),
-                slowest_leaf = slowest.map(|call| tracing::field::display(&call.node)),
-                slowest_ms = slowest.map(|call| u64::try_from(call.took.as_millis()).unwrap_or(u64::MAX)),
-                failed, query, "a slow search"
-            );
+        let slow = !slow.is_zero() && took >= slow && self.slow().admits(started);
+        if !slow && !request.profile {
+            return answer;
         }
-        answer
+        let calls = calls.take();
+        if slow {
+            tell(&request, &trace, &calls, took, answer.as_ref().err());
+        }
+        answer.map(|answer| {
+            let profile = answer.profile.map(|profile| Profile { leaves: trace.leaves(calls), ..profile });
+            Answer { profile, ..answer }
+        })
     }
+}
+
+/// Logs a slow search.
+fn tell(request: &Request, trace: &Trace, calls: &[(Phase, Record)], took: Duration, failed: Option<&Error>) {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let short = |query: &Query| {
+        let mut text = format!("{query:?}");
+        if let Some((end, _)) = text.char_indices().nth(SLOW_QUERY_CHARS) {
+            text.truncate(end);
+        }
+        text
+    };
+    let slowest = calls.iter().max_by_key(|(_, record)| record.took);
+    tracing::warn!(
+        index = %request.index, took_ms = ms(took), phases_us = ?trace.us(),
+        slowest_leaf = slowest.map(|(_, call)| tracing::field::display(&call.node)),
+        slowest_ms = slowest.map(|(_, call)| ms(call.took)),
+        slowest_call = slowest.map(|(phase, _)| phase.name()),
+        slowest_outcome = slowest.map(|(_, call)| call.outcome.as_deref().unwrap_or("answered")),
+        failed = failed.map(|error| error.message.as_str()),
+        query = short(&request.query), filter = request.filter.as_ref().map(short),
+        "a slow search"
+    );
 }
 
 impl Root {
@@ -164,12 +194,16 @@ impl Root {
     async fn covered<'a>(
         &'a self,
         request: &Request,
+        lagging: bool,
         trace: &mut Trace,
+        calls: &Calls,
         permit: &mut Option<Permit<'a>>,
     ) -> Result<Answer, Error> {
         let mut excluded: Vec<Missing> = Vec::new();
         loop {
-            match self.attempt(request, trace, &excluded, permit).await {
+            let share = request.min_coverage;
+            let lacks = |pinned: &Index| enough(pinned, share, &excluded, lagging);
+            match self.attempt(request, trace, calls, &lacks, permit).await {
                 Ok(answer) => return Ok(answer),
                 Err(Failed::Error(error)) => return Err(error),
                 // One more at least, each time.
@@ -182,7 +216,8 @@ impl Root {
         &'a self,
         request: &Request,
         trace: &mut Trace,
-        excluded: &[Missing],
+        calls: &Calls,
+        lacks: &(dyn Fn(&Index) -> Option<Enough> + Send + Sync),
         permit: &mut Option<Permit<'a>>,
     ) -> Result<Answer, Failed> {
         let reach = request.offset.saturating_add(request.limit);
@@ -210,13 +245,13 @@ impl Root {
 
         let view = self.view();
         let within = request.deadline.less((request.deadline.remaining() / MERGING).min(MERGING_MAX));
-        let enough = enough(&pinned, request, excluded);
-        let lost = |shard| excluded.iter().any(|missing| missing.shard == shard);
+        let enough = lacks(&pinned);
+        let mut known_missing = enough.as_ref().map_or_else(Vec::new, |enough| enough.missing.clone());
+        let lost = |shard| known_missing.iter().any(|missing| missing.shard == shard);
         let mut all: Vec<ShardAt> = pinned.shards().filter(|at| !lost(at.shard)).collect();
         let shape = || memory::shape(&query, filter.as_deref());
         let spared = AtomicBool::new(false);
         let danger = Danger { died: self.memory().danger(shape), shape: Some(&shape), spared: Some(&spared) };
-        let mut known_missing = excluded.to_vec();
         if let Some(enough) = &enough {
             // What nobody is there to answer is left out from the beginning.
             let (_, missing) = self.cover(&view, &pinned, &all, &BTreeSet::new(), true);
@@ -228,6 +263,7 @@ impl Root {
             }
         }
         let enough = enough.map(|enough| Enough { missing: known_missing.clone(), ..enough });
+        let reading = Reading { view: &view, pinned: &pinned, enough: enough.as_ref(), calls };
         let search = |statistics: StatisticsFrom, shards: Vec<ShardAt>, inline_from: Option<usize>| Search {
             uid: pinned.uid.clone(),
             shards,
@@ -252,7 +288,7 @@ impl Root {
             deadline: within,
             enough: if whole { None } else { enough.clone() },
             danger,
-            profile: request.profile,
+            calls,
         };
         // Where one leaf holds everything it counts for itself, and its hits
         // are the answer's, so their documents come along: an id alone costs as
@@ -279,8 +315,7 @@ impl Root {
         let gathered = match gathered {
             Some(gathered) => gathered,
             None => {
-                let statistics =
-                    self.statistics(&view, &pinned, &query, within, enough.as_ref(), &all).await?;
+                let statistics = self.statistics(&reading, &query, within, &all).await?;
                 trace.end("statistics");
                 let statistics = StatisticsFrom::Given(Arc::new(statistics));
                 ask_some = move |leaf: Arc<dyn Leaf>, shards| {
@@ -291,8 +326,7 @@ impl Root {
             }
         };
         trace.end("search");
-        let Gathered { parts, missing, lost } = gathered;
-        lost.iter().for_each(|record| trace.call(record, None));
+        let Gathered { parts, missing } = gathered;
         if missing.len() > known_missing.len() {
             return Err(Failed::Lost(missing));
         }
@@ -301,14 +335,16 @@ impl Root {
         let mut totals = Vec::with_capacity(parts.len());
         for Part { record, answer } in parts {
             totals.push(part_of_total(&answer));
-            trace.call(&record, answer.profile);
+            if let Some(own) = answer.profile {
+                trace.own.push((record.node.clone(), record.sent, own));
+            }
             lists.push(answer.hits);
             asked.push((record.node, record.shards));
         }
         let total = Total::sum(totals, request.count);
         let hits = gather::merge(lists, reach);
         trace.end("gather");
-        let mut page = self.documents(&view, &pinned, hits, request, &asked, enough.as_ref()).await?;
+        let mut page = self.documents(&reading, hits, request, &asked).await?;
         trace.end("fetch");
         // An answer without the shards whose leaves died shows nothing.
         if danger.died > 0 && missing.is_empty() {
@@ -332,7 +368,7 @@ impl Root {
             profile: request.profile.then(|| Profile {
                 plan: format!("{query:?}"),
                 phases_us: trace.us(),
-                leaves: std::mem::take(&mut trace.leaves),
+                leaves: Vec::new(),
             }),
         })
     }
@@ -341,13 +377,12 @@ impl Root {
     /// for what is not known yet.
     async fn statistics(
         &self,
-        view: &View,
-        pinned: &Index,
+        reading: &Reading<'_>,
         query: &Node,
         deadline: Deadline,
-        enough: Option<&Enough>,
         all: &[ShardAt],
     ) -> Result<Statistics, Failed> {
+        let Reading { view, pinned, enough, calls } = *reading;
         let terms = statistics::terms(query);
         let known = self.known();
         let unknown = match known.sum(&pinned.cut, all, &terms) {
@@ -371,7 +406,7 @@ impl Root {
             deadline,
             enough: enough.cloned(),
             danger: Danger::NONE,
-            profile: false,
+            calls,
         };
         let mut sum = Statistics::default();
         let gathered = question.ask(shards).await?;
@@ -404,13 +439,12 @@ impl Root {
     /// Fetches the documents of the page, and orders what ties.
     async fn documents(
         &self,
-        view: &View,
-        pinned: &Index,
+        reading: &Reading<'_>,
         mut hits: Vec<LeafHit>,
         request: &Request,
         asked: &[(NodeId, Vec<ShardAt>)],
-        enough: Option<&Enough>,
     ) -> Result<Vec<Hit>, Failed> {
+        let Reading { view, pinned, enough, calls } = *reading;
         let first = gather::first_needed(&hits, request.offset);
         let needed: Vec<LeafHit> = hits.drain(first..).collect();
         let mut found: Vec<Option<Document>> = needed.iter().map(|hit| hit.document.clone()).collect();
@@ -450,7 +484,7 @@ impl Root {
                 deadline: request.deadline,
                 enough: enough.cloned(),
                 danger: Danger::NONE,
-                profile: false,
+                calls,
             };
             let gathered = question.ask_at(groups).await?;
             if gathered.missing.len() > enough.map_or(0, |enough| enough.missing.len()) {
@@ -502,7 +536,7 @@ impl Root {
             deadline,
             enough: None,
             danger: Danger::NONE,
-            profile: false,
+            calls: &Calls::default(),
         };
         let gathered = question.ask(vec![ShardAt { shard, generation }]).await?;
         Ok(gathered.parts.into_iter().next().and_then(|part| part.answer))
@@ -518,19 +552,22 @@ fn part_of_total(found: &Found) -> Total {
 }
 
 /// What an answer may lack; `None` where it may lack nothing.
-fn enough(pinned: &Index, request: &Request, excluded: &[Missing]) -> Option<Enough> {
-    let share = request.min_coverage.unwrap_or(pinned.definition.min_coverage);
+fn enough(pinned: &Index, share: Option<f64>, excluded: &[Missing], lagging: bool) -> Option<Enough> {
+    let share = share.unwrap_or(pinned.definition.min_coverage);
     (share < 1.0).then(|| {
         let documents: Arc<[u64]> = pinned.cut.entries.iter().map(|entry| entry.documents).collect();
         let least = share * documents.iter().sum::<u64>() as f64;
-        Enough { documents, least, missing: excluded.to_vec() }
+        Enough { documents, least, missing: excluded.to_vec(), lagging }
     })
 }
 
 fn coverage(pinned: &Index, missing: &[Missing]) -> Coverage {
     let mut missing: Vec<proto::search::Missing> = missing
         .iter()
-        .map(|missing| proto::search::Missing { shard: missing.shard, reason: missing.reason.to_owned() })
+        .map(|missing| proto::search::Missing {
+            shard: missing.shard,
+            reason: missing.reason.name().to_owned(),
+        })
         .collect();
     missing.sort_by_key(|missing| missing.shard);
     let of = |shard: ShardId| pinned.cut.entries.get(shard.0 as usize).map_or(0, |entry| entry.documents);
