@@ -40,6 +40,7 @@ pub struct Fake {
     failure: Mutex<Option<Error>>,
     hang: Mutex<Option<UnboundedSender<Event>>>,
     panics: AtomicBool,
+    full: AtomicBool,
     asked: Mutex<Option<Request>>,
 }
 
@@ -71,6 +72,11 @@ impl Fake {
     /// Every search panics from now on.
     pub fn panic(&self, panics: bool) {
         self.panics.store(panics, Ordering::Relaxed);
+    }
+
+    /// Every search is refused before it is read.
+    pub fn fill(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
     }
 
     /// The last search as it arrived.
@@ -128,6 +134,10 @@ fn occurrences(query: &Query, source: &str) -> usize {
 
 #[async_trait]
 impl Search for Fake {
+    fn refusal(&self) -> Option<Error> {
+        self.full.load(Ordering::Relaxed).then(|| Error::overloaded("it is full: retry"))
+    }
+
     async fn search(&self, request: Request) -> Result<Answer, Error> {
         *lock(&self.asked) = Some(request.clone());
         self.check()?;

@@ -58,6 +58,10 @@ impl Edge {
             running.end = End::Failed(Kind::Overloaded);
             return Err(self.overloaded("requests", self.settings.requests_max).into());
         };
+        if let (Call::Search, Some(refusal)) = (call, self.search.refusal()) {
+            running.end = End::Failed(refusal.kind);
+            return Err(refusal.into());
+        }
         running.enter(permit);
         let result = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_panic| {
             // The panic hook has said what and where.

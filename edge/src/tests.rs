@@ -498,6 +498,40 @@ async fn draining_finishes_what_was_asked_and_refuses_the_rest() {
 }
 
 #[tokio::test]
+async fn a_refused_search_is_not_read_and_its_connection_goes_on() {
+    let (fake, router) = papers().await;
+    let server = start(router, ServeSettings::default()).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let body = "{\"query\": \"cat\"}";
+    for (full, text, expected) in
+        [(true, "{no json", "429"), (false, "{no json", "400"), (true, body, "429"), (false, body, "200")]
+    {
+        fake.fill(full);
+        let length = text.len();
+        let asked = format!(
+            "POST /v1/indexes/papers/search HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{text}"
+        );
+        stream.write_all(asked.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"}") {
+            assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "the connection ended");
+        }
+        let answer = String::from_utf8(answer).unwrap();
+        assert_eq!(answer.split(' ').nth(1), Some(expected), "{answer}");
+        assert_eq!(answer.to_lowercase().contains("retry-after: 1"), full, "{answer}");
+    }
+    // What asks for something else is answered.
+    fake.fill(true);
+    let mut client = WindrowClient::new(server.channel().await);
+    let request = v1::SearchRequest { index: "papers".into(), query: "cat".into(), ..Default::default() };
+    assert_eq!(client.search(request).await.unwrap_err().code(), tonic::Code::ResourceExhausted);
+    let document = v1::GetDocumentRequest { index: "papers".into(), id: "a".into(), ..Default::default() };
+    client.get_document(document).await.unwrap();
+    drop((client, stream));
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_connection_that_never_speaks_is_closed() {
     let (_, router) = papers().await;
     let settings =

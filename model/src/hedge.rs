@@ -40,10 +40,10 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             budget: 0.02,
-            burst: 30.0,
+            burst: 10.0,
             ordinary: 0.3,
             hedges_max: 2,
-            ping: 0.5,
+            ping: 0.3,
             quantile: 0.95,
             last: 0.1,
             others: 1.5,

@@ -29,6 +29,9 @@ const CLOSED: [usize; 3] = [4, 12, 36];
 const CLOSED_FOR: Duration = Duration::from_secs(5);
 /// Times the peak that is sustained.
 const SUSTAINED: f64 = 3.0;
+/// How often that is done, each time after the peak: a machine that others use
+/// is not always as fast.
+const TURNS: u32 = 3;
 /// Requests that the generator holds at most: each may have a connection of its
 /// own, and they are files.
 const IN_FLIGHT_MAX: usize = 10_000;
@@ -76,14 +79,24 @@ pub(super) async fn run(options: Overload) -> Result<()> {
     report.notes.extend(costs(&mut run));
     report.runs.push(run);
     if let Some(time) = options.sustained {
-        let plan = open(&format!("{SUSTAINED} times the peak"), SUSTAINED * able, time, &options);
-        let mut run = step(&target, &queries, &servers, &plan).await?;
-        report.notes.extend(doubts(&run, &plan));
-        let share = 100.0 * run.throughput() / able;
-        run.figures.insert("goodput, % of the peak".into(), share);
-        report.notes.push(format!("{}: goodput is {share:.0} % of the peak.", run.name));
-        report.notes.extend(costs(&mut run));
-        report.runs.push(run);
+        let mut shares = Vec::new();
+        for turn in 1..=TURNS {
+            let able = peak(&target, &queries, &servers, &options).await?;
+            let name = format!("{SUSTAINED} times the peak, {turn}");
+            let plan = open(&name, SUSTAINED * able, time / TURNS, &options);
+            let mut run = step(&target, &queries, &servers, &plan).await?;
+            report.notes.extend(doubts(&run, &plan));
+            let share = 100.0 * run.throughput() / able;
+            shares.push(share);
+            run.figures.insert("goodput, % of the peak just before".into(), share);
+            report.notes.extend(costs(&mut run));
+            report.runs.push(run);
+        }
+        shares.sort_unstable_by(f64::total_cmp);
+        let median = shares.get(shares.len() / 2).copied().unwrap_or_default();
+        report.notes.push(format!(
+            "At {SUSTAINED} times the peak the median goodput is {median:.0} % of the peak just before."
+        ));
     }
     finish(&report, &options.out)
 }

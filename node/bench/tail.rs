@@ -26,19 +26,29 @@ const ROOTS: usize = 2;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Calm,
+    CalmUnhedged,
     Stops,
     Unhedged,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Calm, Self::Stops, Self::Unhedged];
+    const ALL: [Self; 4] = [Self::Calm, Self::CalmUnhedged, Self::Stops, Self::Unhedged];
 
     fn name(self) -> &'static str {
         match self {
             Self::Calm => "without stops",
+            Self::CalmUnhedged => "without stops, hedging off",
             Self::Stops => "with stops",
             Self::Unhedged => "with stops, hedging off",
         }
+    }
+
+    fn hedges(self) -> bool {
+        matches!(self, Self::Calm | Self::Stops)
+    }
+
+    fn stops(self) -> bool {
+        matches!(self, Self::Stops | Self::Unhedged)
     }
 }
 
@@ -94,15 +104,15 @@ pub(super) async fn run(options: Tail) -> Result<()> {
                 in_flight_max: 10_000,
                 seed,
             };
-            let target = if kind == Kind::Unhedged { &plain } else { &hedging };
+            let target = if kind.hedges() { &hedging } else { &plain };
             let loaded = step(target, &queries, &servers, &one);
-            let run = if kind == Kind::Calm {
-                loaded.await?
-            } else {
+            let run = if kind.stops() {
                 tokio::select! {
                     run = loaded => run?,
                     failed = stopping(&cluster, &options, seed) => return failed,
                 }
+            } else {
+                loaded.await?
             };
             report.notes.extend(doubts(&run, &one));
             report.runs.push(run);
@@ -142,10 +152,12 @@ fn verdict(runs: &[Run]) -> String {
     };
     let further = of("hedges") + of("retries");
     let firsts = of("leaf calls") - further;
+    let cpu = runs.get(Kind::Stops as usize).and_then(|run| run.server_cpu).unwrap_or_default().max(0.01);
     format!(
         "99.9 % of the queries within {:.1} ms without stops, {:.1} ms with them ({:.1} times), {:.1} ms with them and \
-         no hedging; 99 % within {:.1}, {:.1} and {:.1} ms. Further sends {:.2} %: {} hedges, of which {} won, and {} \
-         retries.",
+         no hedging; 99 % within {:.1}, {:.1} and {:.1} ms. Without stops and hedging: {:.1} and {:.1} ms. Further sends \
+         {:.2} %: {} hedges, of which {} won, and {} retries. Work that was cancelled took {:.2} % of the servers' CPU at \
+         most, and after the cancel {:.2} %.",
         at(Kind::Calm, 99.9),
         at(Kind::Stops, 99.9),
         at(Kind::Stops, 99.9) / at(Kind::Calm, 99.9).max(0.001),
@@ -153,9 +165,13 @@ fn verdict(runs: &[Run]) -> String {
         at(Kind::Calm, 99.0),
         at(Kind::Stops, 99.0),
         at(Kind::Unhedged, 99.0),
+        at(Kind::CalmUnhedged, 99.9),
+        at(Kind::CalmUnhedged, 99.0),
         100.0 * further / firsts.max(1.0),
         of("hedges"),
         of("hedges won"),
         of("retries"),
+        of("leaf µs of cancelled work") / 1e4 / cpu,
+        100.0 * of("leaf seconds after a cancel") / cpu,
     )
 }

@@ -173,4 +173,10 @@ pub trait Search: Send + Sync + 'static {
     /// # Cancel safety
     /// Dropping the future abandons the search on every leaf.
     async fn search(&self, request: Request) -> Result<Answer, Error>;
+
+    /// Refuses a search before anything of it is read, where any is refused now:
+    /// what cannot be done shall cost as little as possible.
+    fn refusal(&self) -> Option<Error> {
+        None
+    }
 }

@@ -136,18 +136,33 @@ impl Admission {
         self.admit_at(Instant::now(), class)
     }
 
-    fn admit_at(&self, begun: Instant, class: Class) -> Result<Permit<'_>, Error> {
-        let gate = self.gate(class);
-        let most = match class {
-            Class::Interactive => gate.most.load(Ordering::Relaxed),
-            Class::Bulk if self.pressed(begun) => self.settings.writes_least,
+    /// Refuses a request that [`Self::admit`] would refuse now, before it is read.
+    pub fn refusal(&self, class: Class) -> Option<Error> {
+        let (gate, now) = (self.gate(class), Instant::now());
+        let most = self.most(now, class);
+        (gate.in_flight.load(Ordering::Relaxed) >= most).then(|| self.refuse(now, class, most))
+    }
+
+    fn most(&self, now: Instant, class: Class) -> usize {
+        match class {
+            Class::Interactive => self.limit(),
+            Class::Bulk if self.pressed(now) => self.settings.writes_least,
             Class::Bulk => self.settings.writes_max,
-        };
+        }
+    }
+
+    fn admit_at(&self, begun: Instant, class: Class) -> Result<Permit<'_>, Error> {
+        let (gate, most) = (self.gate(class), self.most(begun, class));
         if gate.in_flight.fetch_add(1, Ordering::Relaxed) < most {
             gate.shown.increment(1);
             return Ok(Permit { admission: self, class, begun });
         }
         gate.in_flight.fetch_sub(1, Ordering::Relaxed);
+        Err(self.refuse(begun, class, most))
+    }
+
+    fn refuse(&self, begun: Instant, class: Class, most: usize) -> Error {
+        let gate = self.gate(class);
         gate.shed.increment(1);
         if class == Class::Interactive {
             self.refused_at.store(self.micros(begun), Ordering::Relaxed);
@@ -157,11 +172,11 @@ impl Admission {
             Class::Interactive => "searches",
             Class::Bulk => "writes",
         };
-        Err(Error::overloaded(format!(
+        Error::overloaded(format!(
             "there are more {what} than this cluster can do ({most} at a time): retry in {:.1} s, or send fewer",
             after.as_secs_f64()
         ))
-        .retry_after(after))
+        .retry_after(after)
     }
 
     /// Searches that are worked on at one time.
@@ -261,7 +276,9 @@ mod tests {
         let refused = admission.admit(Class::Interactive).err().unwrap();
         assert_eq!(refused.kind, Kind::Overloaded);
         assert!(refused.retry_after.is_some_and(|after| after >= ms(500)));
+        assert_eq!(admission.refusal(Class::Interactive).map(|refused| refused.kind), Some(Kind::Overloaded));
         taken.pop();
+        assert_eq!(admission.refusal(Class::Interactive), None);
         assert!(admission.admit(Class::Interactive).is_ok());
     }
 

@@ -473,7 +473,7 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
             slot,
             rank,
             hedged: false,
-            ping_at: record.sent + seconds(usual * root.settings().hedge.ping),
+            ping_at: record.sent + quiet(root, usual),
             record,
             usual,
             late: false,
@@ -695,7 +695,7 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
             let silent = sent.silent();
             if settings.hedging && !silent {
                 if asked.ping_at <= now {
-                    root.ping(&asked.record.node, seconds(asked.usual * settings.hedge.ping));
+                    root.ping(&asked.record.node, quiet(root, asked.usual));
                     asked.ping_at = now + asked.record.sent.elapsed().max(settings.silent_after);
                 }
                 next = next.min(asked.ping_at);
@@ -870,6 +870,13 @@ pub(crate) fn possible(enough: &Enough, missing: &[Missing]) -> Result<(), Error
 
 fn documents(enough: &Enough, shard: ShardId) -> u64 {
     enough.documents.get(shard.0 as usize).copied().unwrap_or(0)
+}
+
+/// How long a leaf may be quiet before it is pinged.
+fn quiet(root: &Root, usual: f64) -> Duration {
+    let settings = root.settings();
+    // What takes no longer than finding out is not worth it.
+    seconds(usual * settings.hedge.ping).max(settings.silent_after * 2)
 }
 
 fn seconds(seconds: f64) -> Duration {

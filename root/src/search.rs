@@ -117,6 +117,10 @@ struct Reading<'a> {
 
 #[async_trait]
 impl proto::search::Search for Root {
+    fn refusal(&self) -> Option<Error> {
+        self.admission().refusal(Class::Interactive)
+    }
+
     async fn search(&self, request: Request) -> Result<Answer, Error> {
         let mut trace = Trace::new();
         let calls = Calls::default();

@@ -8,7 +8,7 @@ use crate::meter::grown;
 use crate::system;
 
 /// Counters of the servers that a report shows, and what it calls them.
-const SHOWN: [(&str, &str); 13] = [
+const SHOWN: [(&str, &str); 15] = [
     ("windrow_root_searches_total", "searches"),
     ("windrow_root_leaf_calls_total", "leaf calls"),
     ("windrow_root_hedges_total", "hedges"),
@@ -22,6 +22,8 @@ const SHOWN: [(&str, &str); 13] = [
     ("windrow_pool_late_total", "leaf work refused as late"),
     ("windrow_pool_expired_queued_total", "leaf work expired in a queue"),
     ("windrow_pool_expired_running_total", "leaf work expired while it ran"),
+    ("windrow_pool_cancelled_work_microseconds_total", "leaf µs of cancelled work"),
+    ("windrow_pool_cancel_to_stop_seconds_sum", "leaf seconds after a cancel"),
 ];
 /// How long a server may take to tell its metrics.
 const TELL_WITHIN: Duration = Duration::from_millis(800);
