@@ -60,7 +60,7 @@ pub(super) async fn run(options: Overload) -> Result<()> {
     shape.insert("timeout".into(), format!("{}ms", options.timeout.as_millis()).into());
     let target = Http::new(&[root.url().to_owned()], INDEX, queries.texts(), &shape)?;
     let servers = Servers::of(root).await.with_processes(nodes.nodes.iter().filter_map(Node::pid));
-    let able = peak(&target, &queries, &servers, &options).await?;
+    let Peak { rate: able, .. } = peak(&target, &queries, &servers, &options).await?;
     let plan = surge(&options, able);
     let settings = json!({
         "leaves": options.leaves, "shards": options.shards, "copies": options.copies,
@@ -81,7 +81,7 @@ pub(super) async fn run(options: Overload) -> Result<()> {
     if let Some(time) = options.sustained {
         let mut shares = Vec::new();
         for turn in 1..=TURNS {
-            let able = peak(&target, &queries, &servers, &options).await?;
+            let Peak { rate: able, cpu } = peak(&target, &queries, &servers, &options).await?;
             let name = format!("{SUSTAINED} times the peak, {turn}");
             let plan = open(&name, SUSTAINED * able, time / TURNS, &options);
             let mut run = step(&target, &queries, &servers, &plan).await?;
@@ -89,6 +89,9 @@ pub(super) async fn run(options: Overload) -> Result<()> {
             let share = 100.0 * run.throughput() / able;
             shares.push(share);
             run.figures.insert("goodput, % of the peak just before".into(), share);
+            if let (Some(then), Some(now)) = (cpu, cpu_per_answer(&run)) {
+                run.figures.insert("answers per CPU second of servers, % of then".into(), 100.0 * then / now);
+            }
             report.notes.extend(costs(&mut run));
             report.runs.push(run);
         }
@@ -101,9 +104,21 @@ pub(super) async fn run(options: Overload) -> Result<()> {
     finish(&report, &options.out)
 }
 
-/// The most good answers a second in a closed loop.
-async fn peak(target: &Http, queries: &Queries, servers: &Servers, options: &Overload) -> Result<f64> {
-    let mut most = 0.0_f64;
+/// The most that a cluster answers.
+struct Peak {
+    /// Good answers a second.
+    rate: f64,
+    /// What one costs its servers, in seconds.
+    cpu: Option<f64>,
+}
+
+fn cpu_per_answer(run: &Run) -> Option<f64> {
+    run.server_cpu.filter(|cpu| *cpu > 0.0 && run.answered > 0).map(|cpu| cpu / run.answered as f64)
+}
+
+/// Finds it in a closed loop.
+async fn peak(target: &Http, queries: &Queries, servers: &Servers, options: &Overload) -> Result<Peak> {
+    let mut most = Peak { rate: 0.0, cpu: None };
     for in_flight in CLOSED {
         let full = Step {
             name: format!("{in_flight} at a time"),
@@ -123,7 +138,9 @@ async fn peak(target: &Http, queries: &Queries, servers: &Servers, options: &Ove
             run.latency.percentile(99.0) as f64 / 1e3,
             run.failures()
         );
-        most = most.max(run.throughput());
+        if run.throughput() > most.rate {
+            most = Peak { rate: run.throughput(), cpu: cpu_per_answer(&run) };
+        }
     }
     Ok(most)
 }

@@ -89,7 +89,13 @@ pub(super) async fn run(options: Tail) -> Result<()> {
     let mut report = report("tail", &title, options.seed, settings);
     let mut steps = Vec::new();
     for number in 0..options.runs {
-        for kind in Kind::ALL {
+        // There and back, so that none is always the first.
+        let mut kinds = Kind::ALL;
+        if number % 2 == 1 {
+            kinds.reverse();
+        }
+        let mut runs = Vec::new();
+        for kind in kinds {
             let name = match options.runs {
                 1 => kind.name().to_owned(),
                 _ => format!("run {}, {}", number + 1, kind.name()),
@@ -115,16 +121,28 @@ pub(super) async fn run(options: Tail) -> Result<()> {
                 loaded.await?
             };
             report.notes.extend(doubts(&run, &one));
-            report.runs.push(run);
-            steps.push(one);
+            runs.push((kind, run, one));
             for leaf in &cluster.nodes[ROOTS..] {
                 leaf.signal("CONT")?;
             }
+        }
+        runs.sort_by_key(|(kind, _, _)| *kind as usize);
+        for (_, run, one) in runs {
+            report.runs.push(run);
+            steps.push(one);
         }
     }
     report.settings["steps"] = serde_json::to_value(&steps)?;
     let verdicts = report.runs.chunks(Kind::ALL.len()).map(verdict);
     report.notes.extend(verdicts.collect::<Vec<_>>());
+    let mut ratios: Vec<f64> = report.runs.chunks(Kind::ALL.len()).filter_map(calm_ratio).collect();
+    ratios.sort_unstable_by(f64::total_cmp);
+    if let Some(median) = ratios.get(ratios.len() / 2) {
+        report.notes.push(format!(
+            "Without stops p99 with hedging is {median:.2} times that without, the median of {} runs.",
+            ratios.len()
+        ));
+    }
     finish(&report, &options.out)
 }
 
@@ -139,6 +157,13 @@ async fn stopping(cluster: &Cluster, options: &Tail, seed: u64) -> Result<()> {
         tokio::time::sleep(options.stop).await;
         leaf.signal("CONT").context("a leaf ended")?;
     }
+}
+
+/// p99 without stops, with hedging, as times that without.
+fn calm_ratio(runs: &[Run]) -> Option<f64> {
+    let p99 = |kind: Kind| runs.get(kind as usize).map(|run| run.latency.percentile(99.0) as f64);
+    let plain = p99(Kind::CalmUnhedged).filter(|p99| *p99 > 0.0)?;
+    Some(p99(Kind::Calm)? / plain)
 }
 
 /// What the stops did to the slowest queries of one run of each kind.
@@ -156,7 +181,7 @@ fn verdict(runs: &[Run]) -> String {
     format!(
         "99.9 % of the queries within {:.1} ms without stops, {:.1} ms with them ({:.1} times), {:.1} ms with them and \
          no hedging; 99 % within {:.1}, {:.1} and {:.1} ms. Without stops and hedging: {:.1} and {:.1} ms. Further sends \
-         {:.2} %: {} hedges, of which {} won, and {} retries. Work that was cancelled took {:.2} % of the servers' CPU at \
+         {:.2} % and pings {:.0} % of the calls: {} hedges, of which {} won, and {} retries. Work that was cancelled took {:.2} % of the servers' CPU at \
          most, and after the cancel {:.2} %.",
         at(Kind::Calm, 99.9),
         at(Kind::Stops, 99.9),
@@ -168,6 +193,7 @@ fn verdict(runs: &[Run]) -> String {
         at(Kind::CalmUnhedged, 99.9),
         at(Kind::CalmUnhedged, 99.0),
         100.0 * further / firsts.max(1.0),
+        100.0 * of("pings") / of("leaf calls").max(1.0),
         of("hedges"),
         of("hedges won"),
         of("retries"),

@@ -8,11 +8,12 @@ use crate::meter::grown;
 use crate::system;
 
 /// Counters of the servers that a report shows, and what it calls them.
-const SHOWN: [(&str, &str); 15] = [
+const SHOWN: [(&str, &str); 16] = [
     ("windrow_root_searches_total", "searches"),
     ("windrow_root_leaf_calls_total", "leaf calls"),
     ("windrow_root_hedges_total", "hedges"),
     ("windrow_root_hedges_won_total", "hedges won"),
+    ("windrow_root_pings_total", "pings"),
     ("windrow_root_cancels_total", "cancels"),
     ("windrow_root_shed_total", "shed"),
     ("windrow_root_leaf_late_total", "late leaf calls"),
