@@ -8,7 +8,7 @@
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use model::analysis::Analyzer;
-use model::choice::{self, Draw, Policy, Replica};
+use model::choice::{self, Draw, Grouping, Policy, Replica};
 use model::gather::{self, Ranked};
 use model::ids::{NodeId, ShardId};
 use model::query::{Limits, Query};
@@ -91,7 +91,7 @@ fn choose<'a>(bencher: Bencher<'_, '_>, shards: usize, node: impl Fn(usize, usiz
     let mut draw = Draw::new(1);
     bencher
         .counter(ItemsCount::new(shards))
-        .bench_local(|| choice::cover(black_box(&all), Policy::TwoChoices, &mut draw).len());
+        .bench_local(|| choice::cover(black_box(&all), Policy::TwoChoices, Grouping::Few, &mut draw).len());
 }
 
 /// Ranked lists of ten, one of each shard, to one of ten.

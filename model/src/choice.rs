@@ -27,6 +27,11 @@ pub struct Replica<'a> {
 /// How many times as loaded a near replica must be for a far one to be taken.
 const FAR: f64 = 2.0;
 
+/// How many times as loaded as another a leaf must be for a call more to be
+/// worth it. A leaf with every shard would otherwise work alone, while those
+/// that lack one look on.
+const TOGETHER: f64 = 1.25;
+
 /// How one of several replicas, against which nothing speaks, is taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
@@ -35,6 +40,16 @@ pub enum Policy {
     /// The less loaded of two.
     #[default]
     TwoChoices,
+}
+
+/// How many leaves a question may go to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Grouping {
+    /// As few as load allows.
+    #[default]
+    Few,
+    /// One, where one can take every shard.
+    One,
 }
 
 /// A stream of numbers for one query's choices: splitmix64 (Steele, Lea and
@@ -83,14 +98,31 @@ fn pick<'a, 'r>(replicas: &'r [Replica<'a>], policy: Policy, draw: &mut Draw) ->
     Some(if other.load * factor < one.load { other } else { one })
 }
 
+/// One of `some`, which would save a call, unless one of `all` is so much less
+/// loaded.
+fn together<'a, 'r>(
+    some: &'r [Replica<'a>],
+    all: &[Replica<'a>],
+    policy: Policy,
+    draw: &mut Draw,
+) -> Option<&'r Replica<'a>> {
+    let one = pick(some, policy, draw)?;
+    let saves = policy == Policy::Random
+        || some.len() == all.len()
+        || pick(all, policy, draw).is_none_or(|other| one.load <= other.load * TOGETHER);
+    saves.then_some(one)
+}
+
 /// Picks a leaf for each shard and groups the shards by leaf. `shards` holds
 /// the replicas of each, each leaf once; one without any is in no group. A leaf
-/// that can take every shard is preferred, and one that is asked already: the
-/// fewest calls are the cheapest answer.
+/// that can take every shard is preferred, and one that is asked already, for
+/// the fewest calls are the cheapest answer; until another is so much less
+/// loaded that a call more is cheaper than to wait.
 #[must_use]
 pub fn cover<'a>(
     shards: &[Vec<Replica<'a>>],
     policy: Policy,
+    grouping: Grouping,
     draw: &mut Draw,
 ) -> BTreeMap<&'a NodeId, Vec<usize>> {
     // Those of each shard that least speaks against.
@@ -107,7 +139,11 @@ pub fn cover<'a>(
         best.iter().all(|replicas| replicas.iter().any(|other| other.node == replica.node))
     };
     let whole: Vec<Replica<'a>> = begin.iter().filter(everywhere).copied().collect();
-    if let Some(one) = pick(&whole, policy, draw) {
+    let one = match grouping {
+        Grouping::Few => together(&whole, begin, policy, draw),
+        Grouping::One => pick(&whole, policy, draw),
+    };
+    if let Some(one) = one {
         groups.insert(one.node, (0..shards.len()).collect());
         return groups;
     }
@@ -117,8 +153,8 @@ pub fn cover<'a>(
     for shard in (begin..best.len()).chain(0..begin) {
         let asked: Vec<Replica<'a>> =
             best[shard].iter().filter(|replica| groups.contains_key(replica.node)).copied().collect();
-        let among = if asked.is_empty() { &best[shard] } else { &asked };
-        if let Some(one) = pick(among, policy, draw) {
+        let one = together(&asked, &best[shard], policy, draw);
+        if let Some(one) = one.or_else(|| pick(&best[shard], policy, draw)) {
             groups.entry(one.node).or_default().push(shard);
         }
     }
@@ -141,7 +177,7 @@ mod tests {
     }
 
     fn covers<'a>(shards: &[Vec<Replica<'a>>], seed: u64) -> BTreeMap<&'a NodeId, Vec<usize>> {
-        cover(shards, Policy::TwoChoices, &mut Draw::new(seed))
+        cover(shards, Policy::TwoChoices, Grouping::Few, &mut Draw::new(seed))
     }
 
     #[test]
@@ -172,6 +208,35 @@ mod tests {
         }
         assert_eq!(times[2], 0, "it lacks a shard");
         assert!(times[0] > 400 && times[1] > 400, "{times:?}");
+    }
+
+    #[test]
+    fn a_leaf_that_saves_a_call_yields_to_less_loaded_ones() {
+        let nodes = nodes(3);
+        let loaded = |node, load| Replica { load, ..fine(node) };
+        let alone = |load| {
+            let most = loaded(&nodes[0], load);
+            let shards = [
+                vec![most, loaded(&nodes[1], 1.0)],
+                vec![most, loaded(&nodes[2], 1.0)],
+                vec![most, loaded(&nodes[1], 1.0)],
+            ];
+            let groups = (0..1_000).map(|seed| covers(&shards, seed));
+            groups.filter(|groups| groups.get(&nodes[0]).is_some_and(|taken| taken.len() == 3)).count()
+        };
+        assert_eq!((alone(1.0), alone(TOGETHER)), (1_000, 1_000));
+        assert!(alone(TOGETHER + 0.1) < 500, "{}", alone(TOGETHER + 0.1));
+        // Where one has to take all, it does.
+        let shards = [vec![loaded(&nodes[0], 9.0), loaded(&nodes[1], 1.0)], vec![loaded(&nodes[0], 9.0)]];
+        let one = |seed| {
+            cover(&shards, Policy::TwoChoices, Grouping::One, &mut Draw::new(seed)).contains_key(&nodes[1])
+        };
+        assert!(!(0..100).any(one));
+        // As for a shard, so for those that follow it.
+        let shards: Vec<Vec<Replica<'_>>> =
+            (0..2).map(|s| vec![loaded(&nodes[0], 2.0), loaded(&nodes[1 + s], 1.0)]).collect();
+        let follow = (0..1_000).filter(|seed| covers(&shards, *seed).contains_key(&nodes[0])).count();
+        assert!(follow < 300, "{follow}");
     }
 
     #[test]
@@ -214,7 +279,7 @@ mod tests {
         assert_eq!(times[0], 0);
         assert!((1_900..2_100).contains(&times[1]) && (900..1_100).contains(&times[2]), "{times:?}");
         let any: std::collections::BTreeSet<_> = (0..100)
-            .flat_map(|seed| cover(&shards, Policy::Random, &mut Draw::new(seed)).into_keys())
+            .flat_map(|seed| cover(&shards, Policy::Random, Grouping::Few, &mut Draw::new(seed)).into_keys())
             .collect();
         assert_eq!(any.len(), 3);
     }

@@ -34,7 +34,7 @@ use cluster::{Index, View};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use model::choice::{self, Draw, Replica};
+use model::choice::{self, Draw, Grouping, Replica};
 use model::ids::{NodeId, ShardId};
 use model::standing::{Doubt, Load};
 use proto::leaf::{Leaf, ShardAt};
@@ -294,7 +294,7 @@ struct Leg<T> {
 impl<T: Send + 'static> Question<'_, T> {
     /// Asks a replica of each shard.
     pub(crate) async fn ask(&self, shards: Vec<ShardAt>) -> Result<Gathered<T>, Error> {
-        let cover = |sure| self.root.cover(self.view, self.pinned, &shards, &BTreeSet::new(), sure);
+        let cover = |sure| self.cover(&shards, &BTreeSet::new(), sure);
         // What nobody is sure to answer is not asked, where enough is left.
         let (mut groups, mut missing) = cover(self.enough.is_some());
         if let Some(enough) = &self.enough {
@@ -307,13 +307,18 @@ impl<T: Send + 'static> Question<'_, T> {
         } else if let Some(first) = missing.first() {
             return Err(unserved(first.shard));
         }
-        if self.whole {
-            groups.retain(|(_, taken)| taken.len() == shards.len());
-            if groups.is_empty() {
-                return Err(Error::unavailable("no leaf holds all the shards"));
-            }
-        }
         Flight::new(self, missing).run(groups).await
+    }
+
+    /// Picks a leaf for each shard, as `Root::cover`.
+    fn cover(
+        &self,
+        shards: &[ShardAt],
+        tried: &BTreeSet<NodeId>,
+        sure: bool,
+    ) -> (Vec<(NodeId, Vec<ShardAt>)>, Vec<Missing>) {
+        let grouping = if self.whole { Grouping::One } else { Grouping::Few };
+        self.root.cover(self.view, self.pinned, shards, tried, sure, grouping)
     }
 
     /// Asks the given leaves first.
@@ -675,7 +680,7 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
     fn others(&self, leg: usize, shards: &[ShardAt], sure: bool) -> Vec<(NodeId, Vec<ShardAt>)> {
         let question = self.question;
         let tried = &self.legs[leg].tried;
-        let (groups, missing) = question.root.cover(question.view, question.pinned, shards, tried, sure);
+        let (groups, missing) = question.cover(shards, tried, sure);
         if missing.is_empty() && (!question.whole || groups.len() == 1) { groups } else { Vec::new() }
     }
 
@@ -954,6 +959,7 @@ impl Root {
         shards: &[ShardAt],
         tried: &BTreeSet<NodeId>,
         sure: bool,
+        grouping: Grouping,
     ) -> (Vec<(NodeId, Vec<ShardAt>)>, Vec<Missing>) {
         let mut missing = Vec::new();
         let memory = self.memory();
@@ -997,7 +1003,7 @@ impl Root {
             all
         });
         let mut draw = Draw::new(self.parts().random.u64());
-        let groups = choice::cover(&replicas, self.settings().choice, &mut draw);
+        let groups = choice::cover(&replicas, self.settings().choice, grouping, &mut draw);
         let groups = groups.into_iter();
         let groups =
             groups.map(|(node, taken)| (node.clone(), taken.into_iter().map(|at| covered[at]).collect()));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
+use model::choice::Grouping;
 use model::gather::{Relation, Total};
 use model::ids::{NodeId, ShardId};
 use model::plan::{self, Node};
@@ -258,7 +259,7 @@ impl Root {
         let danger = Danger { died: self.memory().danger(shape), shape: Some(&shape), spared: Some(&spared) };
         if let Some(enough) = &enough {
             // What nobody is there to answer is left out from the beginning.
-            let (_, missing) = self.cover(&view, &pinned, &all, &BTreeSet::new(), true);
+            let (_, missing) = self.cover(&view, &pinned, &all, &BTreeSet::new(), true, Grouping::Few);
             let mut without = known_missing.clone();
             without.extend(missing);
             if scatter::possible(enough, &without).is_ok() {
@@ -296,16 +297,21 @@ impl Root {
         };
         // Where one leaf holds everything it counts for itself, and its hits
         // are the answer's, so their documents come along: an id alone costs as
-        // much as the document.
-        let (groups, missing) = self.cover(&view, &pinned, &all, &BTreeSet::new(), false);
-        let alone = groups.len() == 1 && missing.is_empty() && !all.is_empty();
+        // much as the document. It must not be the only such leaf while others
+        // hold parts: nobody could be asked instead of it.
+        let (groups, missing) = self.cover(&view, &pinned, &all, &BTreeSet::new(), false, Grouping::Few);
+        let alone = groups.len() == 1 && missing.is_empty() && {
+            let tried = groups.iter().map(|(node, _)| node.clone()).collect();
+            let (others, unheld) = self.cover(&view, &pinned, &all, &tried, false, Grouping::One);
+            others.is_empty() || others.len() == 1 && unheld.is_empty()
+        };
         let mut gathered = None;
         if alone {
             ask_alone = |leaf: Arc<dyn Leaf>, shards| {
                 let search = search(StatisticsFrom::TheseShards, shards, Some(request.offset));
                 async move { leaf.search(search).await }.boxed()
             };
-            match question(&ask_alone, Phase::Alone, true).ask(all.clone()).await {
+            match question(&ask_alone, Phase::Alone, true).ask_at(groups).await {
                 // What was left out before one leaf was asked for the rest is missing all the same.
                 Ok(whole) => gathered = Some(Gathered { missing: known_missing.clone(), ..whole }),
                 // Others hold its shards, but none holds all.

@@ -544,3 +544,22 @@ async fn without_a_budget_nothing_is_hedged() {
         assert_eq!(stage.root.tally().hedges > 0, some);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_leaf_that_alone_holds_everything_shares_the_work_and_others_stand_in_for_it() {
+    let serve: [&[usize]; 3] = [&[0, 1], &[0, 2], &[0, 1]];
+    let stage = Stage::of(&serve, root::Settings::default(), |_, _| answers(20)).await;
+    futures::future::join_all((0..60).map(|_| stage.search("hay"))).await;
+    let mut shards = [0; 3];
+    stage.calls().iter().for_each(|call| shards[call.leaf] += call.shards.len());
+    assert!(shards.iter().all(|taken| *taken > 20), "{shards:?}");
+
+    // It holds all, and stands still.
+    let part = |leaf: usize, _: &Search| answers(if leaf == 0 { 8_000 } else { 20 });
+    let begun = Instant::now();
+    for seconds in 1..=5 {
+        let stage = Stage::of(&serve, root::Settings::default(), part).await;
+        stage.search("hay").await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(seconds), "{:?}", begun.elapsed());
+    }
+}
