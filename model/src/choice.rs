@@ -106,6 +106,9 @@ fn together<'a, 'r>(
     policy: Policy,
     draw: &mut Draw,
 ) -> Option<&'r Replica<'a>> {
+    if some.is_empty() {
+        return None;
+    }
     let one = pick(some, policy, draw)?;
     let saves = policy == Policy::Random
         || some.len() == all.len()

@@ -20,10 +20,12 @@ const INDEX: &str = "bench-tail";
 /// Leaves at most: they share this machine.
 const LEAVES_MAX: usize = 64;
 const QUERIES: usize = 2_000;
-const ROOTS: usize = 2;
+/// One that is asked for nothing and has all other duties, one that hedges and
+/// one that does not.
+const ROOTS: usize = 3;
 /// Short runs without stops, each once with hedging and once without.
-const PAIRS: u64 = 12;
-const PAIRED: Duration = Duration::from_secs(4);
+const PAIRS: u64 = 20;
+const PAIRED: Duration = Duration::from_secs(3);
 
 /// What a run is like.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,11 +61,10 @@ pub(super) async fn run(options: Tail) -> Result<()> {
     ensure!(options.load > 0.0 && options.load < 10.0, "--load is a share of the capacity, such as 0.3");
     ensure!(options.runs > 0, "--runs must be above 0");
     ensure!(options.stop < options.every * 100, "--stop is longer than a hundred times --every");
-    eprintln!("Starting {} leaves, two roots and etcd.", options.leaves);
-    let mut roles = vec!["root", "root"];
+    eprintln!("Starting {} leaves, three roots and etcd.", options.leaves);
+    let mut roles = vec!["root"; ROOTS];
     roles.resize(options.leaves + ROOTS, "leaf");
-    // The second root is the first one without hedging.
-    let own = vec![Vec::new(), vec!["--hedging=false".to_owned()]];
+    let own = vec![Vec::new(), Vec::new(), vec!["--hedging=false".to_owned()]];
     let cluster = cluster::start(roles, own).await?;
     let root = &cluster.nodes[0];
     eprintln!("Loading {} documents.", options.documents);
@@ -74,7 +75,7 @@ pub(super) async fn run(options: Tail) -> Result<()> {
     let queries = cluster::queries(QUERIES, options.seed);
     let target =
         |root: &Node| Http::new(&[root.client.url().to_owned()], INDEX, queries.texts(), &Shape::new());
-    let (hedging, plain) = (target(root)?, target(&cluster.nodes[1])?);
+    let (hedging, plain) = (target(&cluster.nodes[1])?, target(&cluster.nodes[2])?);
     let servers = Servers::of(&root.client).await.with_processes(cluster.nodes.iter().filter_map(Node::pid));
     let able = capacity(&hedging, &queries, &servers, options.seed).await?;
     let rate = able * options.load;
@@ -165,10 +166,12 @@ struct Load<'a> {
 /// minute than in the next: both take short turns, first one and then the other.
 async fn paired(hedging: &Http, plain: &Http, load: &Load<'_>) -> Result<String> {
     let mut sides = [(hedging, Histogram::default(), 0.0), (plain, Histogram::default(), 0.0)];
+    let mut p99s = [Vec::new(), Vec::new()];
     for turn in 0..2 * PAIRS {
         // With, without, without, with.
         let (pair, second) = (turn / 2, turn % 2);
-        let (target, latencies, cpu) = &mut sides[((pair + second) % 2) as usize];
+        let side = ((pair + second) % 2) as usize;
+        let (target, latencies, cpu) = &mut sides[side];
         let one = Step {
             name: format!("turn {} of {}", turn + 1, 2 * PAIRS),
             pace: Pace::Open { rate: load.rate, arrivals: Arrivals::Poisson },
@@ -179,6 +182,7 @@ async fn paired(hedging: &Http, plain: &Http, load: &Load<'_>) -> Result<String>
             seed: load.seed.wrapping_add(pair),
         };
         let run = step(target, load.queries, load.servers, &one).await?;
+        p99s[side].push(run.latency.percentile(99.0) as f64);
         latencies.add(&run.latency);
         *cpu += run.server_cpu.unwrap_or_default();
     }
@@ -186,11 +190,15 @@ async fn paired(hedging: &Http, plain: &Http, load: &Load<'_>) -> Result<String>
         let cpu = 1e6 * cpu / (latencies.len() as f64).max(1.0);
         ([50.0, 99.0, 99.9].map(|percentile| latencies.percentile(percentile) as f64 / 1e3), cpu)
     });
+    let [hedged, unhedged] = p99s;
+    let mut ratios: Vec<f64> = hedged.iter().zip(unhedged).map(|(one, other)| one / other.max(1.0)).collect();
+    ratios.sort_unstable_by(f64::total_cmp);
+    let quartile = |part: usize| ratios[ratios.len() * part / 4];
     let times = |place: usize| with.0[place] / without.0[place].max(0.001);
     Ok(format!(
         "Hedging where nothing stops, in {PAIRS} pairs of {PAIRED:?}: p50 {:.2} ms with and {:.2} ms without ({:.2} \
          times), p99 {:.2} and {:.2} ms ({:.2} times), p99.9 {:.1} and {:.1} ms ({:.2} times); CPU of the servers per \
-         answer {:.0} and {:.0} µs.",
+         answer {:.0} and {:.0} µs. Of the pairs' ratios at p99 the median is {:.2}, half are within {:.2} and {:.2}.",
         with.0[0],
         without.0[0],
         times(0),
@@ -202,6 +210,9 @@ async fn paired(hedging: &Http, plain: &Http, load: &Load<'_>) -> Result<String>
         times(2),
         with.1,
         without.1,
+        quartile(2),
+        quartile(1),
+        quartile(3),
     ))
 }
 

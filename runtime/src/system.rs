@@ -28,6 +28,24 @@ pub(crate) fn yield_to_others(by: u8) {
     let _nothing = by;
 }
 
+/// Does `work` on a thread that yields the CPU to others, by 0 to 19, as do the
+/// threads that it starts.
+///
+/// # Errors
+/// When there can be no such thread; then nothing was done.
+///
+/// # Panics
+/// When `work` does.
+pub fn yielding<T: Send>(by: u8, work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("yielding".to_owned()).spawn_scoped(scope, || {
+            yield_to_others(by);
+            work()
+        })?;
+        Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -84,10 +84,10 @@ fn two_choices_are_better_than_one() {
     let many = |choice: &str| {
         let mut many = scenario(&format!("hedging = false\nchoice = \"{choice}\""));
         (many.shards, many.copies, many.load) = (20, 3, Some(0.7));
-        simulate(&many, 1, false).unwrap().run.latency.percentile(99.0)
+        (1..=3).map(|seed| simulate(&many, seed, false).unwrap().run.latency.percentile(99.0)).sum::<u64>()
     };
     let (random, two) = (many("random"), many("two_choices"));
-    assert!(two * 3 < random * 2, "{two} µs, at random {random} µs");
+    assert!(two * 4 < random * 3, "{two} µs, at random {random} µs");
 }
 
 #[test]

@@ -286,12 +286,17 @@ fn write_failed(error: engine::Error) -> Error {
     Error::unavailable(format!("indexing failed ({error}): free disk space or check the data folder"))
 }
 
+/// How far indexing yields (`nice`), with the threads of the writer, which are
+/// started in here: searching comes before it, and has twice its weight.
+const YIELDING: u8 = 18;
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, engine::Error> + Send + 'static,
 ) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work)
+    tokio::task::spawn_blocking(move || runtime::system::yielding(YIELDING, work))
         .await
         .map_err(|error| Error::internal(format!("the engine died: {error}")))?
+        .map_err(|error| Error::unavailable(format!("no thread could be started ({error}): retry")))?
         .map_err(internal)
 }
 
