@@ -70,4 +70,15 @@ mod tests {
         assert_ne!(after.join().unwrap(), before);
         assert_eq!(priority(), before);
     }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_is_done_yielding_yields_with_the_threads_it_starts() {
+        let nice = || rustix::process::getpriority_process(None).unwrap();
+        let own = nice();
+        let seen = yielding(18, || (nice(), std::thread::spawn(nice).join().unwrap())).unwrap();
+        assert_ne!(seen.0, own);
+        assert_eq!(seen.0, seen.1);
+        assert_eq!(nice(), own, "this thread does not");
+    }
 }
