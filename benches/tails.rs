@@ -2,8 +2,8 @@
 //! simulator.
 //!
 //! `cargo bench --bench tails [-- SEEDS [SECTION …]]`, with the sections
-//! `stalls`, `book`, `never-worse`, `overload`, `even` and `tied`; 20 seeds and all sections
-//! without any. Figures are means over the seeds ± their standard deviation;
+//! `stalls`, `book`, `never-worse`, `slower`, `overload`, `even`, `newcomer` and `tied`; 20
+//! seeds and all sections without any. Figures are means over the seeds ± their standard deviation;
 //! each ratio is of two runs with the same seeds.
 
 use std::sync::Mutex;
@@ -26,12 +26,14 @@ fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with('-'));
     let seeds = arguments.next().and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS);
     let wanted: Vec<String> = arguments.collect();
-    let sections: [Section; 6] = [
+    let sections: [Section; 8] = [
         ("stalls", stalls),
         ("book", book),
         ("never-worse", never_worse),
+        ("slower", slower),
         ("overload", overload),
         ("even", even),
+        ("newcomer", newcomer),
         ("tied", tied),
     ];
     for (name, section) in sections {
@@ -210,16 +212,23 @@ fn above(runs: &[Outcomes], us: u64) -> f64 {
 
 /// Hedging beside none, seed by seed.
 fn never_worse(seeds: u64) {
+    let loads = ["0.1", "0.3", "0.5", "0.7", "0.85", "0.95"];
+    let cases = loads.map(|load| (format!("load {load}"), vec![format!("load = {load}")]));
+    on_beside_off(seeds, cases.into());
+}
+
+/// The same while every leaf is slower, for two seconds.
+fn slower(seeds: u64) {
+    let cases = [(3, "0.25"), (2, "0.6")].map(|(factor, load)| {
+        let slow = format!("slow = [{{ factor = {factor}.0, from = \"10s\", to = \"12s\" }}]");
+        (format!("all {factor} × slower, load {load}"), vec![format!("load = {load}"), slow])
+    });
+    on_beside_off(seeds, cases.into());
+}
+
+fn on_beside_off(seeds: u64, cases: Vec<(String, Vec<String>)>) {
     println!("Hedging on beside off, 100 shards × 3 copies on 100 leaves, 8 roots, paired by seed");
     println!("{:<28} {:>12} {:>12} {:>12} {:>9}", "", "p99, times", "p99.9, times", "goodput", "further");
-    let mut cases: Vec<(String, Vec<String>)> = ["0.1", "0.3", "0.5", "0.7", "0.85", "0.95"]
-        .iter()
-        .map(|load| (format!("load {load}"), vec![format!("load = {load}")]))
-        .collect();
-    for (factor, load) in [(3, "0.25"), (2, "0.6")] {
-        let slow = format!("slow = [{{ factor = {factor}.0, from = \"10s\", to = \"12s\" }}]");
-        cases.push((format!("all {factor} × slower, load {load}"), vec![format!("load = {load}"), slow]));
-    }
     for (name, members) in cases {
         let members: Vec<&str> = members.iter().map(String::as_str).collect();
         let run = |hedging: &str| {
@@ -323,27 +332,28 @@ fn settled(bad: &[f64], trigger: f64) -> f64 {
 
 /// Roots that do not know of each other.
 fn even(seeds: u64) {
+    // Long enough for chance to even out at each leaf.
+    of_eight(seeds.min(FEW), 20_000, "most in flight at a leaf, times the mean", "");
+}
+
+/// A replica that they have not heard of.
+fn newcomer(seeds: u64) {
+    // Its first second is over before they are.
+    let joins = "joins = [{ leaf = 2, at = \"3s\" }]";
+    of_eight(seeds, 8_000, "calls of a newcomer in its first second, times its share", joins);
+}
+
+fn of_eight(seeds: u64, queries: u64, name: &str, more: &str) {
     println!("8 roots that do not know of each other, 100 shards × 3 copies on 300 leaves");
-    println!("{:<6} {:>24} {:>34}", "load", "most in flight / mean", "newcomer's first second, times");
+    println!("{:<6} {name}", "load");
     for load in ["0.3", "0.5", "0.7"] {
         let of = format!("load = {load}");
-        let figure = |name: &str, more: &str| {
-            let mut scenario = scenario(&["shards = 100\ncopies = 3\nroots = 8", SERVICE, &of, more]);
-            // Long enough for chance to even out at each leaf.
-            scenario.queries = 20_000;
-            let runs = runs(&scenario, seeds.min(FEW));
-            let values = runs.iter().filter_map(|it| it.run.figures.get(name).copied());
-            let Spread(mean, deviation) = spread(values);
-            format!("{mean:.2} ± {deviation:.2}")
-        };
-        println!(
-            "{load:<6} {:>24} {:>34}",
-            figure("most in flight at a leaf, times the mean", ""),
-            figure(
-                "calls of a newcomer in its first second, times its share",
-                "joins = [{ leaf = 2, at = \"4s\" }]"
-            )
-        );
+        let mut scenario = scenario(&["shards = 100\ncopies = 3\nroots = 8", SERVICE, &of, more]);
+        scenario.queries = queries;
+        let runs = runs(&scenario, seeds);
+        let values = runs.iter().filter_map(|it| it.run.figures.get(name).copied());
+        let Spread(mean, deviation) = spread(values);
+        println!("{load:<6} {mean:.2} ± {deviation:.2}");
     }
 }
 

@@ -47,18 +47,79 @@ pub struct Standing {
     heard: f64,
     /// Asked last until then, and on trial after that.
     failed: Option<(f64, Doubt)>,
-    reported: Option<Reported>,
+    reported: Reported,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// The figures that a leaf reported, each by its weight.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Reported {
     /// In flight for other roots.
-    others: f64,
-    service: f64,
+    others: Figure,
+    service: Figure,
+    /// When it reported last.
+    since: f64,
 }
 
-/// Of the figures that a leaf reports, the newest weighs this much.
+/// A figure that is reported again and again.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Figure {
+    /// The reports' weights together: 0 at first, and nearer to 1 with each.
+    weight: f64,
+    /// The reports, each by its weight.
+    sum: f64,
+}
+
+impl Figure {
+    fn note(&mut self, report: f64) {
+        self.weight += NEWEST * (1.0 - self.weight);
+        self.sum += NEWEST * (report - self.sum);
+    }
+
+    fn add(&mut self, other: Self) {
+        self.weight += other.weight;
+        self.sum += other.sum;
+    }
+
+    fn faded(self, to: f64) -> Self {
+        Self { weight: self.weight * to, sum: self.sum * to }
+    }
+
+    /// What it is, where something else is usual.
+    fn beside(&self, usual: f64) -> f64 {
+        self.sum + (1.0 - self.weight) * usual
+    }
+
+    fn mean(&self, otherwise: f64) -> f64 {
+        if self.weight > 0.0 { self.sum / self.weight } else { otherwise }
+    }
+}
+
+impl Reported {
+    /// What it is worth at `now`.
+    fn at(mut self, now: f64) -> Self {
+        let drained = self.service.mean(1.0) * (1.0 + self.others.mean(0.0));
+        let age = (now - self.since).max(0.0);
+        self.others = self.others.faded((-age / (LASTS * drained).max(1e-6)).exp());
+        self.service = self.service.faded((-age / SERVICE_LASTS).exp());
+        self
+    }
+}
+
+/// Of the figures that a leaf reports, the newest weighs this much, and what
+/// was there before it the rest: older reports, and before all of them what is
+/// usual. One that has just come and is idle by chance would otherwise be
+/// overrun.
 const NEWEST: f64 = 0.3;
+
+/// How long what a leaf reports of its queue is worth something, in times that
+/// it takes to work that queue off. Who seems less loaded is asked, and who is
+/// not asked does not tell that its queue is gone: otherwise a chance of long
+/// ago would decide.
+const LASTS: f64 = 30.0;
+
+/// The same of how long it works on one, in seconds: one that was slow is asked
+/// again, and tells what it is now.
+const SERVICE_LASTS: f64 = 10.0;
 
 impl Standing {
     /// Notes that a call was sent.
@@ -77,7 +138,7 @@ impl Standing {
         (self.silent, self.heard) = (false, now);
         // What is reported contained this root's own, without the one answered.
         if let Some(report) = report {
-            self.reported(report, self.unanswered.saturating_sub(1));
+            self.reported(now, report, self.unanswered.saturating_sub(1));
         }
     }
 
@@ -100,7 +161,7 @@ impl Standing {
         self.silent = false;
         let Some(report) = report else { return };
         self.heard = now;
-        self.reported(report, self.unanswered);
+        self.reported(now, report, self.unanswered);
     }
 
     /// Whether it stands still.
@@ -109,13 +170,12 @@ impl Standing {
         self.silent
     }
 
-    fn reported(&mut self, report: Report, own: usize) {
-        let others = (report.in_flight - own as f64).max(0.0);
-        let old = self.reported.unwrap_or(Reported { others, service: report.service });
-        self.reported = Some(Reported {
-            others: old.others + NEWEST * (others - old.others),
-            service: old.service + NEWEST * (report.service - old.service),
-        });
+    fn reported(&mut self, now: f64, report: Report, own: usize) {
+        let mut reported = self.reported.at(now);
+        reported.others.note((report.in_flight - own as f64).max(0.0));
+        reported.service.note(report.service);
+        reported.since = now;
+        self.reported = reported;
     }
 
     /// Notes that a call takes too long; whether it was not late before.
@@ -160,8 +220,8 @@ impl Standing {
 
     /// What it has to do, and how long it takes for each, where it said so.
     #[must_use]
-    pub fn load(&self) -> Load {
-        Load { own: self.unanswered as f64, reported: self.reported.map(|it| (it.others, it.service)) }
+    pub fn load(&self, now: f64) -> Load {
+        Load { own: self.unanswered as f64, reported: self.reported.at(now) }
     }
 }
 
@@ -169,23 +229,24 @@ impl Standing {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Load {
     own: f64,
-    reported: Option<(f64, f64)>,
+    reported: Reported,
 }
 
 impl Load {
     /// The time after which each leaf would answer one more call, of leaves
     /// between which one is chosen. One that has said nothing is taken to be as
-    /// the others are on average.
+    /// the others are on average, and one that has said little nearly so.
     pub fn compare(loads: &mut [(Self, &mut f64)]) {
-        let known = loads.iter().filter_map(|(load, _)| load.reported);
-        let (count, others, service) = known
-            .fold((0.0, 0.0, 0.0), |(count, others, service), (o, s)| (count + 1.0, others + o, service + s));
-        let usual = if count > 0.0 { (others / count, service / count) } else { (0.0, 1.0) };
-        for (load, to) in loads {
-            let (others, service) = load.reported.unwrap_or(usual);
+        let mut all = Reported::default();
+        for (load, _) in loads.iter() {
+            all.others.add(load.reported.others);
+            all.service.add(load.reported.service);
+        }
+        let (others, service) = (all.others.mean(0.0), all.service.mean(1.0));
+        for (Self { own, reported }, to) in loads {
             // A leaf that answers in no time is not infinitely good.
-            let service = service.max(usual.1 / 10.0).max(1e-6);
-            **to = (load.own + others + 1.0) * service;
+            let each = reported.service.beside(service).max(service / 10.0).max(1e-6);
+            **to = (*own + reported.others.beside(others) + 1.0) * each;
         }
     }
 }
@@ -265,7 +326,7 @@ mod tests {
 
     fn compared(leaves: &[Standing]) -> Vec<f64> {
         let mut times = vec![0.0; leaves.len()];
-        let mut loads: Vec<_> = leaves.iter().map(Standing::load).zip(times.iter_mut()).collect();
+        let mut loads: Vec<_> = leaves.iter().map(|leaf| leaf.load(0.0)).zip(times.iter_mut()).collect();
         Load::compare(&mut loads);
         drop(loads);
         times
@@ -274,18 +335,67 @@ mod tests {
     #[test]
     fn load_is_what_others_ask_and_what_is_owed_here() {
         let (mut busy, mut idle, unknown) = (Standing::default(), Standing::default(), Standing::default());
-        (0..4).for_each(|_| busy.sent());
-        // Three of the eleven are this root's own.
-        busy.answered(0.0, report(11.0));
-        busy.ended();
-        idle.sent();
-        idle.answered(0.0, report(0.0));
-        idle.ended();
+        (0..3).for_each(|_| busy.sent());
+        // Often enough for what they say to be known well.
+        for _ in 0..100 {
+            // Three of the eleven are this root's own.
+            busy.sent();
+            busy.answered(0.0, report(11.0));
+            busy.ended();
+            idle.sent();
+            idle.answered(0.0, report(0.0));
+            idle.ended();
+        }
         let times = compared(&[busy, idle, unknown]);
         assert!((times[0] - 0.012).abs() < 1e-9, "{times:?}");
         assert!((times[1] - 0.001).abs() < 1e-9, "{times:?}");
         // Neither flooded nor left alone.
-        assert!(times[1] < times[2] && times[2] < times[0], "{times:?}");
+        assert!((times[2] - 0.005).abs() < 1e-9, "{times:?}");
         assert_eq!(compared(&[unknown, unknown]), [1.0, 1.0]);
+    }
+
+    #[test]
+    fn who_has_said_little_is_taken_to_be_nearly_as_the_others() {
+        let said = |in_flight, times| {
+            let mut leaf = Standing::default();
+            (0..times).for_each(|_| leaf.pong(0.0, report(in_flight)));
+            leaf
+        };
+        let times: Vec<f64> =
+            (0..5).map(|times| compared(&[said(0.0, times), said(4.0, 100), said(4.0, 100)])[0]).collect();
+        // The others' 5 ms at first, and then down to its own 1 ms.
+        assert!((times[0] - 0.005).abs() < 1e-9, "{times:?}");
+        assert!(times.is_sorted_by(|a, b| a > b) && times[1] > 0.003 && times[4] < 0.002, "{times:?}");
+    }
+
+    #[test]
+    fn what_was_said_of_a_queue_fades() {
+        let (mut busy, mut idle) = (Standing::default(), Standing::default());
+        (0..100).for_each(|_| busy.pong(1.0, report(9.0)));
+        (0..100).for_each(|_| idle.pong(2.0, report(1.0)));
+        // Ten calls of a millisecond: worth something for a third of a second.
+        let times: Vec<f64> = [1.0, 1.3, 2.0, 9.0]
+            .iter()
+            .map(|now| {
+                let mut times = [0.0, 0.0];
+                let [busy_time, idle_time] = &mut times;
+                Load::compare(&mut [(busy.load(*now), busy_time), (idle.load(2.0), idle_time)]);
+                times[0] / times[1]
+            })
+            .collect();
+        assert!((times[0] - 5.0).abs() < 1e-9, "{times:?}");
+        assert!(times.is_sorted_by(|a, b| a > b) && times[1] > 2.0 && times[3] < 1.001, "{times:?}");
+        // How long it takes for each is remembered, though not for ever.
+        let mut slow = Standing::default();
+        (0..100).for_each(|_| slow.pong(0.0, Some(Report { in_flight: 0.0, service: 0.01 })));
+        let mut slower = |now: f64| {
+            idle.pong(now, report(1.0));
+            let mut times = [0.0, 0.0];
+            let [slow_time, idle_time] = &mut times;
+            Load::compare(&mut [(slow.load(now), slow_time), (idle.load(now), idle_time)]);
+            times[0] / times[1]
+        };
+        let times: Vec<f64> = [1.0, 10.0, 60.0].into_iter().map(&mut slower).collect();
+        assert!(times[0] > 4.0 && (2.0..4.0).contains(&times[1]) && times[2] < 1.1, "{times:?}");
     }
 }

@@ -988,7 +988,7 @@ impl Root {
                         + 3 * u8::from(live.is_none());
                     let far =
                         zone.is_some_and(|zone| live.and_then(|state| state.zone.as_deref()) != Some(zone));
-                    loads.push(standing.load());
+                    loads.push(standing.load(now));
                     replicas.push(Replica { node, doubt, load: 0.0, far });
                 }
                 if replicas.is_empty() || sure && doubts.len() == replicas.len() {
