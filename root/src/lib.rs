@@ -12,10 +12,12 @@
 
 mod admin;
 pub mod admission;
+mod cover;
 mod fields;
 mod gather;
 mod memory;
 pub mod metrics;
+mod ping;
 mod root;
 mod scatter;
 mod search;

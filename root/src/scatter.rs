@@ -34,15 +34,17 @@ use cluster::{Index, View};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use model::choice::{self, Draw, Grouping, Replica};
+use model::choice::Grouping;
 use model::ids::{NodeId, ShardId};
-use model::standing::{Doubt, Load};
+use model::standing::Doubt;
 use proto::leaf::{Leaf, ShardAt};
 use proto::{Error, Kind};
-use runtime::{Deadline, OnError};
+use runtime::Deadline;
 use tokio::time::Instant;
 
+use crate::cover::{Enough, Missing, Reason, documents, possible};
 use crate::memory::{History, Phase, Sent, Withheld, deadly};
+use crate::ping::quiet;
 use crate::root::Root;
 
 /// Which call for its shards one is.
@@ -81,50 +83,6 @@ pub(crate) struct Part<T> {
     pub(crate) answer: T,
 }
 
-/// Why a shard is not in an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reason {
-    /// No live leaf serves it.
-    Dead,
-    /// The others were not kept waiting for it.
-    Slow,
-    /// Its leaves have too much to do.
-    Refused,
-    /// Its time was over.
-    Expired,
-    /// Its leaves are at other generations.
-    Lagging,
-}
-
-impl Reason {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Dead => "dead",
-            Self::Slow => "slow",
-            Self::Refused => "refused",
-            Self::Expired => "expired",
-            Self::Lagging => "lagging",
-        }
-    }
-
-    /// Of an error that no other leaf made good.
-    fn of(error: &Error) -> Self {
-        match error.kind {
-            Kind::Overloaded => Self::Refused,
-            Kind::Expired => Self::Expired,
-            Kind::Gone => Self::Lagging,
-            _ => Self::Dead,
-        }
-    }
-}
-
-/// A shard that is not in the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Missing {
-    pub(crate) shard: ShardId,
-    pub(crate) reason: Reason,
-}
-
 /// The calls of a search as they went, for those who explain it.
 #[derive(Default)]
 pub(crate) struct Calls(Mutex<Vec<(Phase, Record)>>);
@@ -141,27 +99,11 @@ pub(crate) struct Gathered<T> {
     pub(crate) missing: Vec<Missing>,
 }
 
-/// Missing shards that an error names.
-const NAMED_MAX: usize = 10;
 /// Longer than anything is waited for.
 const FAR: Duration = Duration::from_secs(1_000_000_000);
 
 type Call<'a, T> =
     dyn Fn(Arc<dyn Leaf>, Vec<ShardAt>) -> BoxFuture<'static, Result<T, Error>> + Send + Sync + 'a;
-
-/// What an answer may lack.
-#[derive(Clone, Debug)]
-pub(crate) struct Enough {
-    /// Documents of each shard of the index.
-    pub(crate) documents: Arc<[u64]>,
-    /// Documents that must be covered.
-    pub(crate) least: f64,
-    /// Shards that are done without already.
-    pub(crate) missing: Vec<Missing>,
-    /// Whether that goes for shards whose leaves are at other generations: a
-    /// newer state has been waited for.
-    pub(crate) lagging: bool,
-}
 
 /// How dangerous a question may be to its leaves.
 #[derive(Clone, Copy)]
@@ -849,42 +791,7 @@ impl<T> Drop for Flight<'_, '_, T> {
     }
 }
 
-/// An error where what is missing cannot be done without: its kind is that of
-/// the last of it.
-pub(crate) fn possible(enough: &Enough, missing: &[Missing]) -> Result<(), Error> {
-    let lost: u64 = missing.iter().map(|missing| documents(enough, missing.shard)).sum();
-    let whole: u64 = enough.documents.iter().sum();
-    if whole.saturating_sub(lost) as f64 >= enough.least {
-        return Ok(());
-    }
-    let kind = match missing.last().map(|missing| missing.reason) {
-        Some(Reason::Refused) => Kind::Overloaded,
-        Some(Reason::Expired) => Kind::Expired,
-        _ => Kind::Unavailable,
-    };
-    let each = missing.iter().take(NAMED_MAX);
-    let mut each: Vec<String> =
-        each.map(|missing| format!("shard {} is {}", missing.shard, missing.reason.name())).collect();
-    if missing.len() > NAMED_MAX {
-        each.push(format!("{} more", missing.len() - NAMED_MAX));
-    }
-    let message = format!("too little would be covered ({}): retry, or lower min_coverage", each.join(", "));
-    let error = Error::new(kind, message);
-    Err(if kind == Kind::Expired { error } else { error.retry_after(Duration::from_secs(1)) })
-}
-
-fn documents(enough: &Enough, shard: ShardId) -> u64 {
-    enough.documents.get(shard.0 as usize).copied().unwrap_or(0)
-}
-
-/// How long a leaf may be quiet before it is pinged.
-fn quiet(root: &Root, usual: f64) -> Duration {
-    let settings = root.settings();
-    // What takes no longer than finding out is not worth it.
-    seconds(usual * settings.hedge.ping).max(settings.silent_after * 2)
-}
-
-fn seconds(seconds: f64) -> Duration {
+pub(crate) fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(FAR)
 }
 
@@ -903,141 +810,5 @@ fn movable(error: &Error, expired: bool) -> bool {
         // A leaf that cannot make it says so at once, and another may.
         Kind::Expired => !expired,
         _ => false,
-    }
-}
-
-/// What the best of a shard's leaves is, by what speaks against each.
-fn best(doubts: &[Doubt]) -> Reason {
-    let some = |doubt| doubts.contains(&doubt);
-    match (some(Doubt::Refused), some(Doubt::Slow)) {
-        (true, _) => Reason::Refused,
-        (_, true) => Reason::Slow,
-        _ => Reason::Dead,
-    }
-}
-
-impl Root {
-    /// Pings a leaf that has been quiet, unless it is pinged already; without an
-    /// answer it stands still.
-    fn ping(&self, node: &NodeId, quiet: Duration) {
-        let settings = self.settings();
-        let within = self.memory().within(settings.silent_after, settings.attempt_timeout / 50);
-        let Some(ping) = self.memory().ping(node, quiet.max(within)) else { return };
-        let (Ok(leaf), root, node) = (self.leaf(node), self.clone(), node.clone()) else { return };
-        let deadline = Deadline::after(settings.doubted_for);
-        self.parts().scope.spawn("ping", OnError::Log, |stop| async move {
-            let begun = Instant::now();
-            let call = async {
-                let mut call = leaf.ping(deadline);
-                if let Ok(pong) = tokio::time::timeout(within, &mut call).await {
-                    return pong;
-                }
-                // The answer may be here, unread, while this node stood still.
-                if let Ok(pong) = tokio::time::timeout(root.settings().silent_after, &mut call).await {
-                    return pong;
-                }
-                root.memory().falls_silent(&ping);
-                call.await
-            };
-            let pong = tokio::select! {
-                pong = call => pong,
-                () = stop.cancelled() => return,
-            };
-            match pong {
-                Ok(load) => root.memory().pong(&ping, begun.elapsed(), load),
-                Err(_) => root.memory().doubt(&node, root.settings().doubted_for, Doubt::Failed),
-            }
-        });
-    }
-
-    /// Picks a leaf for each shard among those that were not tried; a shard
-    /// without one is missing, and one of whose leaves none is `sure`.
-    pub(crate) fn cover(
-        &self,
-        view: &View,
-        pinned: &Index,
-        shards: &[ShardAt],
-        tried: &BTreeSet<NodeId>,
-        sure: bool,
-        grouping: Grouping,
-    ) -> (Vec<(NodeId, Vec<ShardAt>)>, Vec<Missing>) {
-        let mut missing = Vec::new();
-        let memory = self.memory();
-        let now = memory.now();
-        let zone = self.settings().zone.as_deref();
-        let mut covered = Vec::with_capacity(shards.len());
-        let replicas: Vec<Vec<Replica<'_>>> = memory.read(|standing| {
-            let mut all = Vec::with_capacity(shards.len());
-            for at in shards {
-                let known = pinned
-                    .holders(at.shard)
-                    .iter()
-                    .filter(|node| !tried.contains(*node) && view.known_node(node).is_some());
-                let mut loads = Vec::with_capacity(3);
-                let mut replicas = Vec::with_capacity(3);
-                let mut doubts = Vec::new();
-                for node in known {
-                    let standing = standing(node);
-                    let live = view.live(node);
-                    let doubted = standing.doubt(now);
-                    doubts.extend(if live.is_none() { Some(Doubt::Failed) } else { doubted });
-                    let doubt = u8::from(memory.lacks(node, &pinned.uid, at))
-                        + u8::from(doubted.is_some())
-                        + u8::from(live.is_some_and(|state| state.draining))
-                        // Its lease may have lapsed while it goes on serving.
-                        + 3 * u8::from(live.is_none());
-                    let far =
-                        zone.is_some_and(|zone| live.and_then(|state| state.zone.as_deref()) != Some(zone));
-                    loads.push(standing.load(now));
-                    replicas.push(Replica { node, doubt, load: 0.0, far });
-                }
-                if replicas.is_empty() || sure && doubts.len() == replicas.len() {
-                    missing.push(Missing { shard: at.shard, reason: best(&doubts) });
-                    continue;
-                }
-                let to = replicas.iter_mut().map(|replica| &mut replica.load);
-                Load::compare(&mut loads.into_iter().zip(to).collect::<Vec<_>>());
-                covered.push(*at);
-                all.push(replicas);
-            }
-            all
-        });
-        let mut draw = Draw::new(self.parts().random.u64());
-        let groups = choice::cover(&replicas, self.settings().choice, grouping, &mut draw);
-        let groups = groups.into_iter();
-        let groups =
-            groups.map(|(node, taken)| (node.clone(), taken.into_iter().map(|at| covered[at]).collect()));
-        (groups.collect(), missing)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_missing_says_what_the_caller_can_do() {
-        let enough =
-            Enough { documents: [10, 10, 10, 10].into(), least: 30.0, missing: Vec::new(), lagging: false };
-        let missing = |reasons: &[Reason]| -> Vec<Missing> {
-            (0..)
-                .zip(reasons)
-                .map(|(shard, reason)| Missing { shard: ShardId(shard), reason: *reason })
-                .collect()
-        };
-        assert_eq!(possible(&enough, &missing(&[Reason::Dead])), Ok(()));
-        for (last, kind) in [
-            (Reason::Dead, Kind::Unavailable),
-            (Reason::Lagging, Kind::Unavailable),
-            (Reason::Refused, Kind::Overloaded),
-            (Reason::Expired, Kind::Expired),
-        ] {
-            let error = possible(&enough, &missing(&[Reason::Dead, last])).unwrap_err();
-            assert_eq!(error.kind, kind);
-            assert!(
-                error.message.contains(&format!("(shard 0 is dead, shard 1 is {})", last.name())),
-                "{error}"
-            );
-        }
     }
 }

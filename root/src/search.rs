@@ -20,9 +20,10 @@ use runtime::Deadline;
 use tokio::time::Instant;
 
 use crate::admission::{Class, Permit};
+use crate::cover::{Enough, Missing, possible};
 use crate::memory::{self, Phase};
 use crate::root::Root;
-use crate::scatter::{self, Calls, Danger, Enough, Gathered, Missing, Part, Question, Record};
+use crate::scatter::{Calls, Danger, Gathered, Part, Question, Record};
 use crate::{fields, gather, statistics};
 use cluster::{Index, View};
 
@@ -262,7 +263,7 @@ impl Root {
             let (_, missing) = self.cover(&view, &pinned, &all, &BTreeSet::new(), true, Grouping::Few);
             let mut without = known_missing.clone();
             without.extend(missing);
-            if scatter::possible(enough, &without).is_ok() {
+            if possible(enough, &without).is_ok() {
                 known_missing = without;
                 all.retain(|at| !known_missing.iter().any(|missing| missing.shard == at.shard));
             }

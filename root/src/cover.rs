@@ -1,0 +1,207 @@
+//! Which leaves answer for the shards of a question, and what an answer may
+//! lack.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::{Index, View};
+use model::choice::{self, Draw, Grouping, Replica};
+use model::ids::{NodeId, ShardId};
+use model::standing::{Doubt, Load};
+use proto::leaf::ShardAt;
+use proto::{Error, Kind};
+
+use crate::root::Root;
+
+/// Missing shards that an error names.
+const NAMED_MAX: usize = 10;
+
+/// Why a shard is not in an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// No live leaf serves it.
+    Dead,
+    /// The others were not kept waiting for it.
+    Slow,
+    /// Its leaves have too much to do.
+    Refused,
+    /// Its time was over.
+    Expired,
+    /// Its leaves are at other generations.
+    Lagging,
+}
+
+impl Reason {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Dead => "dead",
+            Self::Slow => "slow",
+            Self::Refused => "refused",
+            Self::Expired => "expired",
+            Self::Lagging => "lagging",
+        }
+    }
+
+    /// Of an error that no other leaf made good.
+    pub(crate) fn of(error: &Error) -> Self {
+        match error.kind {
+            Kind::Overloaded => Self::Refused,
+            Kind::Expired => Self::Expired,
+            Kind::Gone => Self::Lagging,
+            _ => Self::Dead,
+        }
+    }
+}
+
+/// A shard that is not in the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Missing {
+    pub(crate) shard: ShardId,
+    pub(crate) reason: Reason,
+}
+
+/// What an answer may lack.
+#[derive(Clone, Debug)]
+pub(crate) struct Enough {
+    /// Documents of each shard of the index.
+    pub(crate) documents: Arc<[u64]>,
+    /// Documents that must be covered.
+    pub(crate) least: f64,
+    /// Shards that are done without already.
+    pub(crate) missing: Vec<Missing>,
+    /// Whether that goes for shards whose leaves are at other generations: a
+    /// newer state has been waited for.
+    pub(crate) lagging: bool,
+}
+
+impl Root {
+    /// Picks a leaf for each shard among those that were not tried; a shard
+    /// without one is missing, and one of whose leaves none is `sure`.
+    pub(crate) fn cover(
+        &self,
+        view: &View,
+        pinned: &Index,
+        shards: &[ShardAt],
+        tried: &BTreeSet<NodeId>,
+        sure: bool,
+        grouping: Grouping,
+    ) -> (Vec<(NodeId, Vec<ShardAt>)>, Vec<Missing>) {
+        let mut missing = Vec::new();
+        let memory = self.memory();
+        let now = memory.now();
+        let zone = self.settings().zone.as_deref();
+        let mut covered = Vec::with_capacity(shards.len());
+        let replicas: Vec<Vec<Replica<'_>>> = memory.read(|standing| {
+            let mut all = Vec::with_capacity(shards.len());
+            for at in shards {
+                let known = pinned
+                    .holders(at.shard)
+                    .iter()
+                    .filter(|node| !tried.contains(*node) && view.known_node(node).is_some());
+                let mut loads = Vec::with_capacity(3);
+                let mut replicas = Vec::with_capacity(3);
+                let mut doubts = Vec::new();
+                for node in known {
+                    let standing = standing(node);
+                    let live = view.live(node);
+                    let doubted = standing.doubt(now);
+                    doubts.extend(if live.is_none() { Some(Doubt::Failed) } else { doubted });
+                    let doubt = u8::from(memory.lacks(node, &pinned.uid, at))
+                        + u8::from(doubted.is_some())
+                        + u8::from(live.is_some_and(|state| state.draining))
+                        // Its lease may have lapsed while it goes on serving.
+                        + 3 * u8::from(live.is_none());
+                    let far =
+                        zone.is_some_and(|zone| live.and_then(|state| state.zone.as_deref()) != Some(zone));
+                    loads.push(standing.load(now));
+                    replicas.push(Replica { node, doubt, load: 0.0, far });
+                }
+                if replicas.is_empty() || sure && doubts.len() == replicas.len() {
+                    missing.push(Missing { shard: at.shard, reason: best(&doubts) });
+                    continue;
+                }
+                let to = replicas.iter_mut().map(|replica| &mut replica.load);
+                Load::compare(&mut loads.into_iter().zip(to).collect::<Vec<_>>());
+                covered.push(*at);
+                all.push(replicas);
+            }
+            all
+        });
+        let mut draw = Draw::new(self.parts().random.u64());
+        let groups = choice::cover(&replicas, self.settings().choice, grouping, &mut draw);
+        let groups = groups.into_iter();
+        let groups =
+            groups.map(|(node, taken)| (node.clone(), taken.into_iter().map(|at| covered[at]).collect()));
+        (groups.collect(), missing)
+    }
+}
+
+/// An error where what is missing cannot be done without: its kind is that of
+/// the last of it.
+pub(crate) fn possible(enough: &Enough, missing: &[Missing]) -> Result<(), Error> {
+    let lost: u64 = missing.iter().map(|missing| documents(enough, missing.shard)).sum();
+    let whole: u64 = enough.documents.iter().sum();
+    if whole.saturating_sub(lost) as f64 >= enough.least {
+        return Ok(());
+    }
+    let kind = match missing.last().map(|missing| missing.reason) {
+        Some(Reason::Refused) => Kind::Overloaded,
+        Some(Reason::Expired) => Kind::Expired,
+        _ => Kind::Unavailable,
+    };
+    let each = missing.iter().take(NAMED_MAX);
+    let mut each: Vec<String> =
+        each.map(|missing| format!("shard {} is {}", missing.shard, missing.reason.name())).collect();
+    if missing.len() > NAMED_MAX {
+        each.push(format!("{} more", missing.len() - NAMED_MAX));
+    }
+    let message = format!("too little would be covered ({}): retry, or lower min_coverage", each.join(", "));
+    let error = Error::new(kind, message);
+    Err(if kind == Kind::Expired { error } else { error.retry_after(Duration::from_secs(1)) })
+}
+
+pub(crate) fn documents(enough: &Enough, shard: ShardId) -> u64 {
+    enough.documents.get(shard.0 as usize).copied().unwrap_or(0)
+}
+
+/// What the best of a shard's leaves is, by what speaks against each.
+fn best(doubts: &[Doubt]) -> Reason {
+    let some = |doubt| doubts.contains(&doubt);
+    match (some(Doubt::Refused), some(Doubt::Slow)) {
+        (true, _) => Reason::Refused,
+        (_, true) => Reason::Slow,
+        _ => Reason::Dead,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_says_what_the_caller_can_do() {
+        let enough =
+            Enough { documents: [10, 10, 10, 10].into(), least: 30.0, missing: Vec::new(), lagging: false };
+        let missing = |reasons: &[Reason]| -> Vec<Missing> {
+            (0..)
+                .zip(reasons)
+                .map(|(shard, reason)| Missing { shard: ShardId(shard), reason: *reason })
+                .collect()
+        };
+        assert_eq!(possible(&enough, &missing(&[Reason::Dead])), Ok(()));
+        for (last, kind) in [
+            (Reason::Dead, Kind::Unavailable),
+            (Reason::Lagging, Kind::Unavailable),
+            (Reason::Refused, Kind::Overloaded),
+            (Reason::Expired, Kind::Expired),
+        ] {
+            let error = possible(&enough, &missing(&[Reason::Dead, last])).unwrap_err();
+            assert_eq!(error.kind, kind);
+            assert!(
+                error.message.contains(&format!("(shard 0 is dead, shard 1 is {})", last.name())),
+                "{error}"
+            );
+        }
+    }
+}
