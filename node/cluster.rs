@@ -4,13 +4,14 @@ use anyhow::Result;
 use client::{Client, Cluster, Shard};
 
 use crate::cli::{self, Output};
+use crate::output::{out, outln};
 
 pub(crate) async fn run(options: cli::Cluster) -> Result<()> {
     let client = Client::new(&options.server.url)?;
     let cluster = client.cluster().await?;
     match options.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&cluster)?),
-        Output::Text => print!("{}", text(&cluster)),
+        Output::Json => outln!("{}", serde_json::to_string_pretty(&cluster)?),
+        Output::Text => out!("{}", text(&cluster)),
     }
     Ok(())
 }

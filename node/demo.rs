@@ -6,6 +6,7 @@ use model::schema::{Field, FieldType, Schema};
 use runtime::telemetry;
 
 use crate::cli::Demo;
+use crate::output::outln;
 use crate::running::Running;
 use crate::settings::Settings;
 use crate::{corpus, crates, load, search};
@@ -48,7 +49,7 @@ pub(crate) async fn run(options: Demo) -> Result<()> {
     let running = Running::open(settings).await?;
     running.ready().await?;
     let url = format!("http://{}", running.address);
-    println!("Windrow is up on {url} (data in {}).", options.data.display());
+    outln!("Windrow is up on {url} (data in {}).", options.data.display());
     let stopping = running.stopping();
     let index = if own { "demo" } else { INDEX };
     let shown = tokio::select! {
@@ -63,10 +64,10 @@ pub(crate) async fn run(options: Demo) -> Result<()> {
     if options.exit {
         running.stop();
     } else if !stopping.token().is_cancelled() {
-        println!();
-        println!("Go on:    windrow search {index} 'your query'{}", running.flag());
-        println!("          curl '{url}/v1/indexes/{index}/search?q=your+query&limit=3'");
-        println!("          or open {url}/ in a browser. Ctrl-C stops it.");
+        outln!();
+        outln!("Go on:    windrow search {index} 'your query'{}", running.flag());
+        outln!("          curl '{url}/v1/indexes/{index}/search?q=your+query&limit=3'");
+        outln!("          or open {url}/ in a browser. Ctrl-C stops it.");
     }
     running.until_stopped().await
 }
@@ -83,7 +84,7 @@ async fn show(
         let request = IndexRequest { shards: Some(4), schema: Some(schema()), ..IndexRequest::default() };
         client.create_index(index, &request).await?;
     }
-    println!("Loading {}…", sources.first().map_or("nothing", |(name, _)| name.as_str()));
+    outln!("Loading {}…", sources.first().map_or("nothing", |(name, _)| name.as_str()));
     let summary = load::send(&client, index, sources, size, IN_FLIGHT, &load::Observer(&|_, _| {})).await?;
     summary.print(index);
     let queries = if own { OTHERS } else { CRATES };
@@ -92,9 +93,9 @@ async fn show(
         request.filter = filter.map(str::to_owned);
         // The first waits until all that was loaded can be found.
         request.token = summary.token.as_ref().map(model::token::Token::encode);
-        println!();
+        outln!();
         let filtered = filter.map_or(String::new(), |filter| format!("   filter {filter}"));
-        println!("── {what}: {query}{filtered}");
+        outln!("── {what}: {query}{filtered}");
         let answer = client.search(index, &request).await?;
         search::print(&answer, 0, &["version"]);
     }

@@ -9,6 +9,7 @@ mod crates;
 mod demo;
 mod load;
 mod lock;
+mod output;
 mod running;
 mod search;
 pub mod settings;
@@ -38,9 +39,10 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
 #[must_use]
 pub fn run(arguments: Arguments) -> ExitCode {
     if let Command::Completions { shell } = arguments.command {
-        let mut command = Arguments::command();
-        clap_complete::generate(shell, &mut command, "windrow", &mut std::io::stdout());
-        return OK.into();
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Arguments::command(), "windrow", &mut script);
+        output::out!("{}", String::from_utf8_lossy(&script));
+        return if output::failed() { FAILED } else { OK }.into();
     }
     if matches!(arguments.command, Command::Up(_) | Command::Node(_) | Command::Bench(_))
         && let Err(error) = runtime::system::raise_open_files()
@@ -55,6 +57,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     let outcome =
         built.map_err(anyhow::Error::from).and_then(|tokio| tokio.block_on(command(arguments.command)));
     match outcome {
+        Ok(()) if output::failed() => FAILED.into(),
         Ok(()) => OK.into(),
         Err(error) => {
             eprintln!("windrow: {error:#}");

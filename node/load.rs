@@ -16,6 +16,7 @@ use model::token::Token;
 
 use crate::cli::{Load, Output};
 use crate::corpus::{self, Documents};
+use crate::output::outln;
 
 /// A request's documents and bytes: large enough that its own cost vanishes,
 /// small enough that several in flight fit memory anywhere.
@@ -78,7 +79,7 @@ pub(crate) async fn run(options: Load) -> Result<()> {
         }
     }
     match options.output {
-        Output::Json => println!("{}", serde_json::to_string(&summary)?),
+        Output::Json => outln!("{}", serde_json::to_string(&summary)?),
         Output::Text => summary.print(&options.index),
     }
     if summary.rejected > 0 {
@@ -90,14 +91,14 @@ pub(crate) async fn run(options: Load) -> Result<()> {
 impl Summary {
     pub(crate) fn print(&self, index: &str) {
         for failure in &self.failures {
-            println!("  {failure}");
+            outln!("  {failure}");
         }
         let shown = self.failures.len() as u64;
         if self.rejected > shown {
-            println!("  … and {} more", self.rejected - shown);
+            outln!("  … and {} more", self.rejected - shown);
         }
         let megabytes = self.bytes as f64 / 1e6;
-        println!(
+        outln!(
             "{} documents in {index} ({} rejected), {megabytes:.1} MB in {:.1} s: {:.0} documents/s, {:.1} MB/s",
             self.documents,
             self.rejected,

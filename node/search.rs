@@ -7,6 +7,7 @@ use client::{Answer, Client, SearchRequest};
 use serde_json::Value;
 
 use crate::cli::{Output, Search};
+use crate::output::outln;
 
 /// Characters of a text that a result shows.
 const SHOWN: usize = 160;
@@ -24,13 +25,13 @@ pub(crate) async fn run(options: Search) -> Result<()> {
     match options.output {
         Output::Json => {
             let raw = client.search_raw(&options.index, &request).await?;
-            println!("{}", String::from_utf8_lossy(&raw));
+            outln!("{}", String::from_utf8_lossy(&raw));
         }
         Output::Text => {
             let answer = client.search(&options.index, &request).await?;
             print(&answer, options.offset, &[]);
             if let Some(profile) = &answer.profile {
-                println!("{}", serde_json::to_string_pretty(profile)?);
+                outln!("{}", serde_json::to_string_pretty(profile)?);
             }
         }
     }
@@ -44,19 +45,19 @@ pub(crate) fn print(answer: &Answer, offset: usize, fields: &[&str]) {
     for (rank, hit) in answer.hits.iter().enumerate() {
         let document: Value =
             hit.document.as_ref().and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or(Value::Null);
-        println!("{:>3}. {bold}{}{plain}  {dim}{:.3}{plain}", rank + 1 + offset, hit.id, hit.score);
+        outln!("{:>3}. {bold}{}{plain}  {dim}{:.3}{plain}", rank + 1 + offset, hit.id, hit.score);
         let title = document.get("title").and_then(Value::as_str);
         if let Some(title) = title {
-            println!("     {}", shown(title));
+            outln!("     {}", shown(title));
         }
         let texts = ["body", "text", "abstract", "content"];
         let body = texts.iter().find_map(|name| document.get(*name)).and_then(Value::as_str);
         if let Some(body) = body {
-            println!("     {dim}{}{plain}", shown(body));
+            outln!("     {dim}{}{plain}", shown(body));
         }
         for name in fields {
             if let Some(value) = document.get(*name) {
-                println!("     {dim}{name}: {value}{plain}");
+                outln!("     {dim}{name}: {value}{plain}");
             }
         }
     }
@@ -65,7 +66,7 @@ pub(crate) fn print(answer: &Answer, offset: usize, fields: &[&str]) {
         let noun = if total.value == 1 && more.is_empty() { "hit" } else { "hits" };
         format!("{more}{} {noun}", total.value)
     });
-    println!("{total} in {:.2} ms (cut {})", answer.took_us as f64 / 1e3, answer.cut);
+    outln!("{total} in {:.2} ms (cut {})", answer.took_us as f64 / 1e3, answer.cut);
     let coverage = &answer.coverage;
     if !coverage.missing.is_empty() {
         let each: Vec<String> = coverage
@@ -74,7 +75,7 @@ pub(crate) fn print(answer: &Answer, offset: usize, fields: &[&str]) {
             .map(|missing| format!("{} ({})", missing.shard, missing.reason))
             .collect();
         let share = coverage.documents * 100.0;
-        println!("of {share:.1} % of the documents: shards {} are missing", each.join(", "));
+        outln!("of {share:.1} % of the documents: shards {} are missing", each.join(", "));
     }
 }
 

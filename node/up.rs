@@ -4,6 +4,7 @@ use anyhow::Result;
 use runtime::telemetry;
 
 use crate::cli;
+use crate::output::outln;
 use crate::running::Running;
 use crate::settings::{self, Settings};
 
@@ -14,13 +15,13 @@ pub(crate) async fn run(options: cli::Up) -> Result<()> {
     let running = Running::open(Settings::up(&options.data, options.public, &options.log)?).await?;
     running.ready().await?;
     let url = format!("http://{}", running.address);
-    println!("Windrow is up on {url} (data in {}).", options.data.display());
-    println!();
-    println!("  load     windrow load FILE.ndjson --index papers{}", running.flag());
-    println!("  search   windrow search papers 'neural AND title:graph*'{}", running.flag());
-    println!("  console  {url}/");
-    println!();
-    println!("Ctrl-C stops it; what was acknowledged is kept.");
+    outln!("Windrow is up on {url} (data in {}).", options.data.display());
+    outln!();
+    outln!("  load     windrow load FILE.ndjson --index papers{}", running.flag());
+    outln!("  search   windrow search papers 'neural AND title:graph*'{}", running.flag());
+    outln!("  console  {url}/");
+    outln!();
+    outln!("Ctrl-C stops it; what was acknowledged is kept.");
     running.until_stopped().await
 }
 
@@ -32,6 +33,6 @@ pub(crate) async fn node(options: cli::Node) -> Result<()> {
     telemetry::logs(&settings.log).map_err(|error| anyhow::anyhow!("failed to {error}"))?;
     tracing::info!(?settings, "starting");
     let running = Running::open(settings).await?;
-    println!("Node {} listens on http://{}.", running.node, running.address);
+    outln!("Node {} listens on http://{}.", running.node, running.address);
     running.until_stopped().await
 }

@@ -6,6 +6,7 @@
 mod support;
 
 use std::net::TcpListener;
+use std::process::Stdio;
 
 use support::{Up, run};
 
@@ -107,6 +108,61 @@ async fn loading_twice_changes_nothing_and_bad_lines_are_named() {
     assert_eq!(status, Some(1));
     assert!(stderr.contains("docs"), "{stderr}");
     assert_eq!(up.interrupt(), Some(0));
+}
+
+/// Runs with the given standard output: the exit code, and standard error.
+fn run_into(output: impl Into<Stdio>, arguments: &[&str]) -> (Option<i32>, String) {
+    let ran = support::windrow().args(arguments).stdout(output).output().unwrap();
+    (ran.status.code(), String::from_utf8(ran.stderr).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stops_reading_the_output_breaks_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let up = Up::start(&folder.path().join("data"));
+    let file = folder.path().join("docs.ndjson");
+    std::fs::write(&file, "{\"title\":\"One graph\"}\n").unwrap();
+    for arguments in [
+        &["load", file.to_str().unwrap(), "--index", "docs", "--url", &up.url][..],
+        &["search", "docs", "graph", "--url", &up.url],
+        &["completions", "bash"],
+    ] {
+        // As `| true` has it, which has ended.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        assert_eq!(run_into(writer, arguments), (Some(0), String::new()), "{arguments:?}");
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let (status, stderr) = run_into(full, arguments);
+        assert_eq!((status, stderr.lines().count()), (Some(1), 1), "{arguments:?}: {stderr}");
+        assert!(stderr.contains("standard output"), "{stderr}");
+    }
+}
+
+/// The threads of a process: their names and how far they yield (`nice`).
+fn threads(pid: u32) -> Vec<(String, i32)> {
+    let stat = |task: std::io::Result<std::fs::DirEntry>| {
+        // One may end meanwhile.
+        let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+        let (name, rest) = stat.split_once('(')?.1.rsplit_once(") ")?;
+        Some((name.to_owned(), rest.split(' ').nth(16)?.parse().ok()?))
+    };
+    std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().filter_map(stat).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn searching_yields_to_answering_and_indexing_to_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let up = Up::start(folder.path());
+    up.client.documents("docs", "{\"id\":\"a\",\"title\":\"One\"}".into(), true).await.unwrap();
+    let threads = threads(up.pid());
+    let nice = |name: &str| {
+        let of = threads.iter().filter(|(thread, _)| thread.starts_with(name));
+        of.map(|(_, nice)| *nice).collect::<std::collections::BTreeSet<i32>>()
+    };
+    let (answering, searching, indexing) = (nice("tokio"), nice("leaf-"), nice("thrd-tantivy"));
+    assert!(!answering.is_empty() && !searching.is_empty() && !indexing.is_empty(), "{threads:?}");
+    assert!(answering.last() < searching.first(), "{threads:?}");
+    assert!(searching.last() < indexing.first(), "{threads:?}");
 }
 
 #[test]

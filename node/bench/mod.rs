@@ -21,6 +21,7 @@ use anyhow::{Context, Result};
 use cli::{Asked, Bench, Out};
 
 use crate::cli::Output;
+use crate::output::{out, outln};
 
 /// Runs a benchmark.
 pub(crate) async fn run(bench: Bench) -> Result<()> {
@@ -36,8 +37,8 @@ pub(crate) async fn run(bench: Bench) -> Result<()> {
             let compared = ::load::report::compare::compare(&before, &after);
             let compared = compared.map_err(|why| anyhow::anyhow!(why))?;
             match options.output {
-                Output::Text => print!("{compared}"),
-                Output::Json => println!("{}", serde_json::to_string(&compared)?),
+                Output::Text => out!("{compared}"),
+                Output::Json => outln!("{}", serde_json::to_string(&compared)?),
             }
             Ok(())
         }
@@ -48,7 +49,7 @@ pub(crate) async fn run(bench: Bench) -> Result<()> {
                 Some(file) => std::fs::write(&file, html::page(&report))
                     .with_context(|| format!("{} cannot be written", file.display())),
                 None => {
-                    print!("{}", table::print(&report));
+                    out!("{}", table::print(&report));
                     Ok(())
                 }
             }
@@ -88,15 +89,15 @@ fn report(benchmark: &str, title: &str, seed: u64, settings: serde_json::Value) 
 
 /// Prints and writes what was measured.
 fn finish(report: &Report, out: &Out) -> Result<()> {
-    print!("{}", table::print(report));
+    out!("{}", table::print(report));
     if let Some(file) = &out.json {
         report.write(file)?;
-        println!("Report: {}", file.display());
+        outln!("Report: {}", file.display());
     }
     if let Some(file) = &out.html {
         std::fs::write(file, html::page(report))
             .with_context(|| format!("{} cannot be written", file.display()))?;
-        println!("Page: {}", file.display());
+        outln!("Page: {}", file.display());
     }
     Ok(())
 }
