@@ -213,6 +213,7 @@ pub(crate) struct Settings {
 
 /// Longest and shortest time of each setting, where there are such.
 const LEASE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+const ATTEMPT_LEAST: Duration = Duration::from_millis(10);
 
 impl Settings {
     /// All roles in one process on one folder, as `up` runs them.
@@ -296,6 +297,13 @@ impl Settings {
             faults: allowed.then(|| options.faults.unwrap_or_default()),
             log: options.log.unwrap_or(default.log),
         };
+        if settings.attempt_timeout < ATTEMPT_LEAST {
+            bail!(
+                "--attempt-timeout is {:?}: it is how long a call to a leaf may take, {ATTEMPT_LEAST:?} at least; \
+                 to hedge nothing set --hedging false",
+                settings.attempt_timeout
+            );
+        }
         if !(0.0..=1.0).contains(&settings.hedge_budget) {
             bail!(
                 "--hedge-budget is {}: it is a share of the calls, 0 to 1, such as 0.02",
@@ -480,6 +488,8 @@ mod tests {
         }
         let lease = format!("{good}coordinator = \"embedded\"\nlease = \"1s\"\n");
         assert!(error(&lease).contains("choose 2s to 60s"), "{}", error(&lease));
+        let attempt = format!("{good}coordinator = \"embedded\"\nattempt_timeout = \"0s\"\n");
+        assert!(error(&attempt).contains("10ms at least"), "{}", error(&attempt));
         let id = format!("{good}coordinator = \"embedded\"\nnode_id = \"a/b\"\n");
         assert!(error(&id).contains("--node-id"));
     }

@@ -94,8 +94,12 @@ fn pick<'a, 'r>(replicas: &'r [Replica<'a>], policy: Policy, draw: &mut Draw) ->
     // Another than the first, each as likely as any.
     let second = (first + 1 + draw.below(replicas.len() - 1)) % replicas.len();
     let other = replicas.get(second)?;
-    let factor = if other.far && !one.far { FAR } else { 1.0 };
-    Some(if other.load * factor < one.load { other } else { one })
+    Some(if seen(other) < seen(one) { other } else { one })
+}
+
+/// A replica's load, with its way.
+fn seen(replica: &Replica<'_>) -> f64 {
+    if replica.far { replica.load * FAR } else { replica.load }
 }
 
 /// One of `some`, which would save a call, unless one of `all` is so much less
@@ -112,7 +116,7 @@ fn together<'a, 'r>(
     let one = pick(some, policy, draw)?;
     let saves = policy == Policy::Random
         || some.len() == all.len()
-        || pick(all, policy, draw).is_none_or(|other| one.load <= other.load * TOGETHER);
+        || pick(all, policy, draw).is_none_or(|other| seen(one) <= seen(other) * TOGETHER);
     saves.then_some(one)
 }
 
@@ -263,6 +267,22 @@ mod tests {
             (0..100).filter(|seed| covers(&shards, *seed).contains_key(&nodes[0])).count()
         };
         assert_eq!((times(1.0), times(1.9), times(2.1)), (100, 100, 0));
+    }
+
+    #[test]
+    fn a_far_leaf_that_has_everything_yields_to_near_ones() {
+        let nodes = nodes(3);
+        let shards = |near: f64| -> Vec<Vec<Replica<'_>>> {
+            let far = Replica { load: 1.0, far: true, ..fine(&nodes[2]) };
+            (0..4).map(|s| vec![Replica { load: near, ..fine(&nodes[s % 2]) }, far]).collect()
+        };
+        let far = |near| (0..100).filter(|seed| covers(&shards(near), *seed).contains_key(&nodes[2])).count();
+        assert_eq!((far(1.0), far(1.5), far(2.6)), (0, 0, 100));
+        // What is far in any case draws nothing else along.
+        let mut shards = shards(1.0);
+        shards[1].remove(0);
+        let alone = |seed| covers(&shards, seed)[&nodes[2]] == [1];
+        assert!((0..100).all(alone));
     }
 
     #[test]

@@ -19,15 +19,17 @@
 pub struct Report {
     /// Calls that run or are queued there, of all roots.
     pub in_flight: f64,
-    /// How long it works on one, in seconds.
+    /// How long it works on one, in seconds; 0 where it does not know.
     pub service: f64,
 }
 
 /// What speaks against a leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doubt {
-    /// It owes an answer for too long, or stands still.
-    Slow,
+    /// It owes an answer for longer than usual.
+    Late,
+    /// It stands still.
+    Silent,
     /// It had too much to do.
     Refused,
     /// It could not be reached, or broke.
@@ -41,8 +43,8 @@ pub struct Standing {
     unanswered: usize,
     late: bool,
     silent: bool,
-    /// Whether a ping is under way.
-    pinged: bool,
+    /// When the ping that is under way was sent.
+    pinged: Option<f64>,
     /// When it last gave a sign of life.
     heard: f64,
     /// Asked last until then, and on trial after that.
@@ -99,7 +101,8 @@ impl Reported {
     fn at(mut self, now: f64) -> Self {
         let drained = self.service.mean(1.0) * (1.0 + self.others.mean(0.0));
         let age = (now - self.since).max(0.0);
-        self.others = self.others.faded((-age / (LASTS * drained).max(1e-6)).exp());
+        // One that took long may not take as long now.
+        self.others = self.others.faded((-age / (LASTS * drained).clamp(1e-6, SERVICE_LASTS)).exp());
         self.service = self.service.faded((-age / SERVICE_LASTS).exp());
         self
     }
@@ -114,7 +117,7 @@ const NEWEST: f64 = 0.3;
 /// How long what a leaf reports of its queue is worth something, in times that
 /// it takes to work that queue off. Who seems less loaded is asked, and who is
 /// not asked does not tell that its queue is gone: otherwise a chance of long
-/// ago would decide.
+/// ago would decide. Not longer than [`SERVICE_LASTS`].
 const LASTS: f64 = 30.0;
 
 /// The same of how long it works on one, in seconds: one that was slow is asked
@@ -135,6 +138,11 @@ impl Standing {
     /// Notes an answer; the call itself has not [ended](Self::ended) yet.
     pub fn answered(&mut self, now: f64, report: Option<Report>) {
         (self.late, self.failed) = (false, None);
+        // It was on its way perhaps when the leaf stopped: a pong that comes long
+        // after that must not keep anybody from asking again.
+        if self.silent {
+            self.pinged = None;
+        }
         (self.silent, self.heard) = (false, now);
         // What is reported contained this root's own, without the one answered.
         if let Some(report) = report {
@@ -145,23 +153,34 @@ impl Standing {
     /// Whether to ping it: nothing was heard from it for so long, and no ping is
     /// under way. If so, one is now.
     pub fn ping(&mut self, now: f64, quiet: f64) -> bool {
-        let due = !self.pinged && now - self.heard > quiet;
-        self.pinged |= due;
+        let due = self.pinged.is_none() && now - self.heard > quiet;
+        if due {
+            self.pinged = Some(now);
+        }
         due
     }
 
-    /// Notes that the ping had no answer so far.
-    pub fn falls_silent(&mut self) {
-        self.silent = self.pinged;
+    /// Notes that the ping sent at `begun` had no answer so far. Whether it
+    /// stands still: nothing else was heard since either.
+    pub fn falls_silent(&mut self, begun: f64) -> bool {
+        self.silent |= self.pinged == Some(begun) && self.heard <= begun;
+        self.silent
     }
 
-    /// Notes the end of the ping, and what the answer said.
-    pub fn pong(&mut self, now: f64, report: Option<Report>) {
-        self.pinged = false;
-        self.silent = false;
-        let Some(report) = report else { return };
-        self.heard = now;
+    /// Notes the answer to a ping.
+    pub fn pong(&mut self, now: f64, report: Report) {
+        (self.silent, self.heard) = (false, now);
         self.reported(now, report, self.unanswered);
+    }
+
+    /// Notes that the ping sent at `begun` is over, however; whether it was the
+    /// newest.
+    pub fn ping_ends(&mut self, begun: f64) -> bool {
+        let newest = self.pinged == Some(begun);
+        if newest {
+            (self.pinged, self.silent) = (None, false);
+        }
+        newest
     }
 
     /// Whether it stands still.
@@ -173,7 +192,10 @@ impl Standing {
     fn reported(&mut self, now: f64, report: Report, own: usize) {
         let mut reported = self.reported.at(now);
         reported.others.note((report.in_flight - own as f64).max(0.0));
-        reported.service.note(report.service);
+        // One that has just begun does not know.
+        if report.service > 0.0 {
+            reported.service.note(report.service);
+        }
         reported.since = now;
         self.reported = reported;
     }
@@ -206,9 +228,9 @@ impl Standing {
     #[must_use]
     pub fn doubt(&self, now: f64) -> Option<Doubt> {
         match self.failed {
-            _ if self.silent => Some(Doubt::Slow),
+            _ if self.silent => Some(Doubt::Silent),
             Some((until, why)) => (now < until || self.unanswered > 0).then_some(why),
-            None => (self.late && self.unanswered > 0).then_some(Doubt::Slow),
+            None => (self.late && self.unanswered > 0).then_some(Doubt::Late),
         }
     }
 
@@ -255,8 +277,8 @@ impl Load {
 mod tests {
     use super::*;
 
-    fn report(in_flight: f64) -> Option<Report> {
-        Some(Report { in_flight, service: 0.001 })
+    fn report(in_flight: f64) -> Report {
+        Report { in_flight, service: 0.001 }
     }
 
     #[test]
@@ -264,7 +286,7 @@ mod tests {
         let mut leaf = Standing::default();
         (0..2).for_each(|_| leaf.sent());
         assert!(leaf.is_late() && !leaf.is_late());
-        assert_eq!(leaf.doubt(0.0), Some(Doubt::Slow));
+        assert_eq!(leaf.doubt(0.0), Some(Doubt::Late));
         leaf.answered(0.0, None);
         leaf.ended();
         assert!(leaf.doubt(0.0).is_none() && !leaf.on_trial());
@@ -278,7 +300,7 @@ mod tests {
         leaf.ended();
         assert!(leaf.on_trial() && leaf.doubt(0.0).is_none());
         leaf.sent();
-        assert_eq!(leaf.doubt(0.0), Some(Doubt::Slow));
+        assert_eq!(leaf.doubt(0.0), Some(Doubt::Late));
     }
 
     #[test]
@@ -300,19 +322,25 @@ mod tests {
         // Heard a moment ago.
         assert!(!leaf.ping(1.5, 1.0));
         assert!(leaf.ping(2.5, 1.0) && !leaf.ping(2.6, 0.0), "one at a time");
-        leaf.falls_silent();
-        assert!(leaf.silent() && leaf.doubt(3.0).is_some() && leaf.on_trial());
+        assert!(leaf.falls_silent(2.5));
+        assert!(leaf.silent() && leaf.doubt(3.0) == Some(Doubt::Silent) && leaf.on_trial());
         assert_eq!(leaf.stretched(4.0), 0.0);
         leaf.pong(4.0, report(1.0));
+        assert!(leaf.ping_ends(2.5));
         assert!(!leaf.silent() && leaf.doubt(4.0).is_none() && !leaf.ping(4.5, 1.0));
         // What comes too late changes nothing.
-        leaf.falls_silent();
-        assert!(!leaf.silent());
-        // An answer does as well.
-        assert!(leaf.ping(9.0, 1.0));
-        leaf.falls_silent();
+        assert!(!leaf.falls_silent(2.5));
+        // An answer does as well; and it is pinged again if that was its last.
+        assert!(leaf.ping(9.0, 1.0) && leaf.falls_silent(9.0));
         leaf.answered(9.5, None);
         assert!(!leaf.silent());
+        assert!(leaf.ping(11.0, 1.0) && leaf.falls_silent(11.0));
+        assert!(!leaf.ping_ends(9.0) && leaf.silent(), "the old one's end says nothing");
+        assert!(leaf.ping_ends(11.0) && !leaf.silent());
+        // Who was heard in the meantime does not stand still.
+        assert!(leaf.ping(13.0, 1.0));
+        leaf.answered(13.5, None);
+        assert!(!leaf.falls_silent(13.0) && leaf.ping_ends(13.0));
     }
 
     #[test]
@@ -340,10 +368,10 @@ mod tests {
         for _ in 0..100 {
             // Three of the eleven are this root's own.
             busy.sent();
-            busy.answered(0.0, report(11.0));
+            busy.answered(0.0, Some(report(11.0)));
             busy.ended();
             idle.sent();
-            idle.answered(0.0, report(0.0));
+            idle.answered(0.0, Some(report(0.0)));
             idle.ended();
         }
         let times = compared(&[busy, idle, unknown]);
@@ -387,7 +415,7 @@ mod tests {
         assert!(times.is_sorted_by(|a, b| a > b) && times[1] > 2.0 && times[3] < 1.001, "{times:?}");
         // How long it takes for each is remembered, though not for ever.
         let mut slow = Standing::default();
-        (0..100).for_each(|_| slow.pong(0.0, Some(Report { in_flight: 0.0, service: 0.01 })));
+        (0..100).for_each(|_| slow.pong(0.0, Report { in_flight: 0.0, service: 0.01 }));
         let mut slower = |now: f64| {
             idle.pong(now, report(1.0));
             let mut times = [0.0, 0.0];
@@ -397,5 +425,13 @@ mod tests {
         };
         let times: Vec<f64> = [1.0, 10.0, 60.0].into_iter().map(&mut slower).collect();
         assert!(times[0] > 4.0 && (2.0..4.0).contains(&times[1]) && times[2] < 1.1, "{times:?}");
+        // One that was slow and full is asked again as soon.
+        let mut stuck = Standing::default();
+        (0..100).for_each(|_| stuck.pong(0.0, Report { in_flight: 20.0, service: 1.0 }));
+        (0..100).for_each(|_| idle.pong(120.0, report(1.0)));
+        let mut times = [0.0, 0.0];
+        let [stuck_time, idle_time] = &mut times;
+        Load::compare(&mut [(stuck.load(120.0), stuck_time), (idle.load(120.0), idle_time)]);
+        assert!(times[0] / times[1] < 2.0, "{times:?}");
     }
 }

@@ -75,16 +75,37 @@ pub(crate) struct Enough {
     pub(crate) lagging: bool,
 }
 
+/// Which leaves are asked at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// Any that is known.
+    Any,
+    /// None that stands still, failed or refused lately. One that is late is
+    /// asked: it may be late for another, and with what takes long.
+    There,
+    /// None against which anything speaks.
+    Well,
+}
+
+impl Trust {
+    fn admits(self, doubt: Option<Doubt>) -> bool {
+        match (self, doubt) {
+            (Self::Any, _) | (_, None) | (Self::There, Some(Doubt::Late)) => true,
+            (Self::There | Self::Well, Some(_)) => false,
+        }
+    }
+}
+
 impl Root {
     /// Picks a leaf for each shard among those that were not tried; a shard
-    /// without one is missing, and one of whose leaves none is `sure`.
+    /// without one is missing, and one of whose leaves none is trusted so far.
     pub(crate) fn cover(
         &self,
         view: &View,
         pinned: &Index,
         shards: &[ShardAt],
         tried: &BTreeSet<NodeId>,
-        sure: bool,
+        trust: Trust,
         grouping: Grouping,
     ) -> (Vec<(NodeId, Vec<ShardAt>)>, Vec<Missing>) {
         let mut missing = Vec::new();
@@ -102,11 +123,14 @@ impl Root {
                 let mut loads = Vec::with_capacity(3);
                 let mut replicas = Vec::with_capacity(3);
                 let mut doubts = Vec::new();
+                let mut trusted = false;
                 for node in known {
                     let standing = standing(node);
                     let live = view.live(node);
                     let doubted = standing.doubt(now);
-                    doubts.extend(if live.is_none() { Some(Doubt::Failed) } else { doubted });
+                    let against = if live.is_none() { Some(Doubt::Failed) } else { doubted };
+                    doubts.extend(against);
+                    trusted |= trust.admits(against);
                     let doubt = u8::from(memory.lacks(node, &pinned.uid, at))
                         + u8::from(doubted.is_some())
                         + u8::from(live.is_some_and(|state| state.draining))
@@ -117,7 +141,7 @@ impl Root {
                     loads.push(standing.load(now));
                     replicas.push(Replica { node, doubt, load: 0.0, far });
                 }
-                if replicas.is_empty() || sure && doubts.len() == replicas.len() {
+                if !trusted {
                     missing.push(Missing { shard: at.shard, reason: best(&doubts) });
                     continue;
                 }
@@ -168,16 +192,31 @@ pub(crate) fn documents(enough: &Enough, shard: ShardId) -> u64 {
 /// What the best of a shard's leaves is, by what speaks against each.
 fn best(doubts: &[Doubt]) -> Reason {
     let some = |doubt| doubts.contains(&doubt);
-    match (some(Doubt::Refused), some(Doubt::Slow)) {
-        (true, _) => Reason::Refused,
-        (_, true) => Reason::Slow,
-        _ => Reason::Dead,
+    if some(Doubt::Refused) {
+        Reason::Refused
+    } else if some(Doubt::Silent) || some(Doubt::Late) {
+        Reason::Slow
+    } else {
+        Reason::Dead
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_late_leaf_is_there() {
+        let admits = |doubt| [Trust::Any, Trust::There, Trust::Well].map(|trust| trust.admits(doubt));
+        assert_eq!(admits(None), [true; 3]);
+        assert_eq!(admits(Some(Doubt::Late)), [true, true, false]);
+        for doubt in [Doubt::Silent, Doubt::Refused, Doubt::Failed] {
+            assert_eq!(admits(Some(doubt)), [true, false, false]);
+        }
+        assert_eq!(best(&[Doubt::Failed, Doubt::Silent]), Reason::Slow);
+        assert_eq!(best(&[Doubt::Late, Doubt::Refused]), Reason::Refused);
+        assert_eq!(best(&[]), Reason::Dead);
+    }
 
     #[test]
     fn what_is_missing_says_what_the_caller_can_do() {

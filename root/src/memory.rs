@@ -233,23 +233,32 @@ impl Memory {
     /// Begins to ping a leaf that was quiet for so long, where nobody does.
     pub(crate) fn ping(&self, node: &NodeId, quiet: Duration) -> Option<Ping> {
         let standing = self.standing(node);
-        let due = lock(&standing).ping(self.now(), quiet.as_secs_f64());
+        let begun = self.now();
+        let due = lock(&standing).ping(begun, quiet.as_secs_f64());
         due.then(|| {
             self.metrics.pings.increment(1);
-            Ping(standing)
+            Ping { standing, begun }
         })
     }
 
-    /// Notes that a ping has no answer so far.
-    pub(crate) fn falls_silent(&self, ping: &Ping) {
-        self.metrics.silences.increment(1);
-        lock(&ping.0).falls_silent();
-        self.silenced.notify_waiters();
+    /// Notes that a ping has no answer so far; whether that says anything.
+    pub(crate) fn falls_silent(&self, ping: &Ping) -> bool {
+        let silent = lock(&ping.standing).falls_silent(ping.begun);
+        if silent {
+            self.metrics.silences.increment(1);
+            self.silenced.notify_waiters();
+        }
+        silent
+    }
+
+    /// Notes that a ping has failed; whether that says anything.
+    pub(crate) fn ping_failed(&self, ping: &Ping) -> bool {
+        lock(&ping.standing).ping_ends(ping.begun)
     }
 
     /// Notes the answer to a ping.
     pub(crate) fn pong(&self, ping: &Ping, took: Duration, load: proto::leaf::Load) {
-        lock(&ping.0).pong(self.now(), Some(report(load)));
+        lock(&ping.standing).pong(self.now(), report(load));
         let known = Quantile::from_bits(self.round_trip.load(Ordering::Relaxed));
         self.round_trip.store(known.with(took.as_secs_f64(), 0.95).bits(), Ordering::Relaxed);
     }
@@ -358,11 +367,14 @@ impl Memory {
 }
 
 /// A ping under way; it ends when this is dropped.
-pub(crate) struct Ping(Arc<Mutex<Standing>>);
+pub(crate) struct Ping {
+    standing: Arc<Mutex<Standing>>,
+    begun: f64,
+}
 
 impl Drop for Ping {
     fn drop(&mut self) {
-        lock(&self.0).pong(0.0, None);
+        lock(&self.standing).ping_ends(self.begun);
     }
 }
 
@@ -407,9 +419,11 @@ impl Drop for Sent {
     }
 }
 
-/// The shape of a query: its tree.
-pub(crate) fn shape(query: &Node, filter: Option<&Node>) -> u64 {
+/// The shape of a query: its index and its tree. What kills the leaves of one
+/// index may be harmless in another.
+pub(crate) fn shape(index: &IndexUid, query: &Node, filter: Option<&Node>) -> u64 {
     let mut hasher = DefaultHasher::new();
+    index.hash(&mut hasher);
     format!("{query:?} {filter:?}").hash(&mut hasher);
     hasher.finish()
 }

@@ -10,6 +10,10 @@ use tokio::time::Instant;
 use crate::root::Root;
 use crate::scatter::seconds;
 
+/// A ping that takes longer than this, or than a fiftieth of what a call may
+/// take, says that a leaf stands still: many round trips within a region.
+const LONGEST: Duration = Duration::from_millis(10);
+
 /// How long a leaf may be quiet before it is pinged.
 pub(crate) fn quiet(root: &Root, usual: f64) -> Duration {
     let settings = root.settings();
@@ -22,7 +26,8 @@ impl Root {
     /// answer it stands still.
     pub(crate) fn ping(&self, node: &NodeId, quiet: Duration) {
         let settings = self.settings();
-        let within = self.memory().within(settings.silent_after, settings.attempt_timeout / 50);
+        let longest = (settings.attempt_timeout / 50).max(LONGEST);
+        let within = self.memory().within(settings.silent_after, longest);
         let Some(ping) = self.memory().ping(node, quiet.max(within)) else { return };
         let (Ok(leaf), root, node) = (self.leaf(node), self.clone(), node.clone()) else { return };
         let deadline = Deadline::after(settings.doubted_for);
@@ -31,22 +36,25 @@ impl Root {
             let call = async {
                 let mut call = leaf.ping(deadline);
                 if let Ok(pong) = tokio::time::timeout(within, &mut call).await {
-                    return pong;
+                    return Some(pong);
                 }
                 // The answer may be here, unread, while this node stood still.
                 if let Ok(pong) = tokio::time::timeout(root.settings().silent_after, &mut call).await {
-                    return pong;
+                    return Some(pong);
                 }
-                root.memory().falls_silent(&ping);
-                call.await
+                // Heard since, it is pinged again when it has been quiet again.
+                if root.memory().falls_silent(&ping) { Some(call.await) } else { None }
             };
             let pong = tokio::select! {
                 pong = call => pong,
                 () = stop.cancelled() => return,
             };
             match pong {
-                Ok(load) => root.memory().pong(&ping, begun.elapsed(), load),
-                Err(_) => root.memory().doubt(&node, root.settings().doubted_for, Doubt::Failed),
+                Some(Ok(load)) => root.memory().pong(&ping, begun.elapsed(), load),
+                Some(Err(_)) if root.memory().ping_failed(&ping) => {
+                    root.memory().doubt(&node, root.settings().doubted_for, Doubt::Failed);
+                }
+                Some(Err(_)) | None => {}
             }
         });
     }

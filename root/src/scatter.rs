@@ -42,7 +42,7 @@ use proto::{Error, Kind};
 use runtime::Deadline;
 use tokio::time::Instant;
 
-use crate::cover::{Enough, Missing, Reason, documents, possible};
+use crate::cover::{Enough, Missing, Reason, Trust, documents, possible};
 use crate::memory::{History, Phase, Sent, Withheld, deadly};
 use crate::ping::quiet;
 use crate::root::Root;
@@ -236,13 +236,14 @@ struct Leg<T> {
 impl<T: Send + 'static> Question<'_, T> {
     /// Asks a replica of each shard.
     pub(crate) async fn ask(&self, shards: Vec<ShardAt>) -> Result<Gathered<T>, Error> {
-        let cover = |sure| self.cover(&shards, &BTreeSet::new(), sure);
-        // What nobody is sure to answer is not asked, where enough is left.
-        let (mut groups, mut missing) = cover(self.enough.is_some());
+        let cover = |trust| self.cover(&shards, &BTreeSet::new(), trust);
+        // What nobody is there to answer is not asked, where enough is left.
+        let trust = if self.enough.is_some() { Trust::There } else { Trust::Any };
+        let (mut groups, mut missing) = cover(trust);
         if let Some(enough) = &self.enough {
             missing.extend(enough.missing.iter().copied());
             if possible(enough, &missing).is_err() {
-                (groups, missing) = cover(false);
+                (groups, missing) = cover(Trust::Any);
                 missing.extend(enough.missing.iter().copied());
                 possible(enough, &missing)?;
             }
@@ -257,10 +258,10 @@ impl<T: Send + 'static> Question<'_, T> {
         &self,
         shards: &[ShardAt],
         tried: &BTreeSet<NodeId>,
-        sure: bool,
+        trust: Trust,
     ) -> (Vec<(NodeId, Vec<ShardAt>)>, Vec<Missing>) {
         let grouping = if self.whole { Grouping::One } else { Grouping::Few };
-        self.root.cover(self.view, self.pinned, shards, tried, sure, grouping)
+        self.root.cover(self.view, self.pinned, shards, tried, trust, grouping)
     }
 
     /// Asks the given leaves first.
@@ -562,26 +563,24 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
         if let Some(noted) = question.danger.spared.filter(|_| spared) {
             noted.store(true, Ordering::Relaxed);
         }
-        let allowed = movable
-            && !spared
+        let groups = if movable && !spared { self.others(leg, &shards, Trust::Any) } else { Vec::new() };
+        // Where nobody is left to ask, nothing is spent.
+        let allowed = !groups.is_empty()
             && match error.kind {
                 Kind::Gone | Kind::Unavailable => {
-                    memory.charge(1);
+                    memory.charge(groups.len());
                     true
                 }
-                _ => memory.retry(1),
+                _ => memory.retry(groups.len()),
             };
         if allowed {
-            let groups = self.others(leg, &shards, false);
-            if !groups.is_empty() {
-                root.metrics().retries.increment(groups.len() as u64);
-                root.counts().retry(groups.len());
-                let slots = self.split(leg, attempt, slot, groups.len());
-                for (slot, group) in slots.into_iter().zip(groups) {
-                    self.send(Place { leg, attempt, slot, rank }, group, Why::Retry)?;
-                }
-                return Ok(());
+            root.metrics().retries.increment(groups.len() as u64);
+            root.counts().retry(groups.len());
+            let slots = self.split(leg, attempt, slot, groups.len());
+            for (slot, group) in slots.into_iter().zip(groups) {
+                self.send(Place { leg, attempt, slot, rank }, group, Why::Retry)?;
             }
+            return Ok(());
         }
         let leg_state = &mut self.legs[leg];
         leg_state.attempts[attempt].failed = true;
@@ -617,12 +616,12 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
         std::iter::once(slot).chain(more..slots.len()).collect()
     }
 
-    /// Other leaves for some shards of a leg; none where a shard has none, or
-    /// none that is `sure`.
-    fn others(&self, leg: usize, shards: &[ShardAt], sure: bool) -> Vec<(NodeId, Vec<ShardAt>)> {
+    /// Other leaves for some shards of a leg; none where a shard has none that
+    /// is trusted so far.
+    fn others(&self, leg: usize, shards: &[ShardAt], trust: Trust) -> Vec<(NodeId, Vec<ShardAt>)> {
         let question = self.question;
         let tried = &self.legs[leg].tried;
-        let (groups, missing) = question.cover(shards, tried, sure);
+        let (groups, missing) = question.cover(shards, tried, trust);
         if missing.is_empty() && (!question.whole || groups.len() == 1) { groups } else { Vec::new() }
     }
 
@@ -700,7 +699,7 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
         let root = self.root();
         let Asked { leg, attempt, slot, rank, .. } = self.asked[id];
         let shards = self.asked[id].record.shards.clone();
-        let groups = self.others(leg, &shards, !overdue);
+        let groups = self.others(leg, &shards, if overdue { Trust::Any } else { Trust::Well });
         // A slot of several has one answer; the only one may become several.
         let several = self.legs[leg].attempts[attempt].slots.len() > 1;
         if groups.is_empty() || several && groups.len() > 1 {

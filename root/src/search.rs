@@ -20,7 +20,7 @@ use runtime::Deadline;
 use tokio::time::Instant;
 
 use crate::admission::{Class, Permit};
-use crate::cover::{Enough, Missing, possible};
+use crate::cover::{Enough, Missing, Trust, possible};
 use crate::memory::{self, Phase};
 use crate::root::Root;
 use crate::scatter::{Calls, Danger, Gathered, Part, Question, Record};
@@ -255,12 +255,13 @@ impl Root {
         let mut known_missing = enough.as_ref().map_or_else(Vec::new, |enough| enough.missing.clone());
         let lost = |shard| known_missing.iter().any(|missing| missing.shard == shard);
         let mut all: Vec<ShardAt> = pinned.shards().filter(|at| !lost(at.shard)).collect();
-        let shape = || memory::shape(&query, filter.as_deref());
+        let shape = || memory::shape(&pinned.uid, &query, filter.as_deref());
         let spared = AtomicBool::new(false);
         let danger = Danger { died: self.memory().danger(shape), shape: Some(&shape), spared: Some(&spared) };
         if let Some(enough) = &enough {
             // What nobody is there to answer is left out from the beginning.
-            let (_, missing) = self.cover(&view, &pinned, &all, &BTreeSet::new(), true, Grouping::Few);
+            let (_, missing) =
+                self.cover(&view, &pinned, &all, &BTreeSet::new(), Trust::There, Grouping::Few);
             let mut without = known_missing.clone();
             without.extend(missing);
             if possible(enough, &without).is_ok() {
@@ -300,10 +301,10 @@ impl Root {
         // are the answer's, so their documents come along: an id alone costs as
         // much as the document. It must not be the only such leaf while others
         // hold parts: nobody could be asked instead of it.
-        let (groups, missing) = self.cover(&view, &pinned, &all, &BTreeSet::new(), false, Grouping::Few);
+        let (groups, missing) = self.cover(&view, &pinned, &all, &BTreeSet::new(), Trust::Any, Grouping::Few);
         let alone = groups.len() == 1 && missing.is_empty() && {
             let tried = groups.iter().map(|(node, _)| node.clone()).collect();
-            let (others, unheld) = self.cover(&view, &pinned, &all, &tried, false, Grouping::One);
+            let (others, unheld) = self.cover(&view, &pinned, &all, &tried, Trust::Any, Grouping::One);
             others.is_empty() || others.len() == 1 && unheld.is_empty()
         };
         let mut gathered = None;

@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -508,6 +508,48 @@ async fn what_a_shard_is_missing_for_is_said_as_long_as_it_is_missing() {
         stage.covering("word", Some(0.5)).await.unwrap();
         assert_eq!(stage.calls().iter().any(|call| call.leaf == 1), reason == "refused");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leaf_that_is_late_with_one_search_is_asked_by_others() {
+    let stage = Stage::of(&SINGLE, root::Settings::default(), |leaf, search| {
+        let long = leaf == 1 && format!("{:?}", search.query).contains("long");
+        answers(if long { 400 } else { 5 })
+    })
+    .await;
+    for _ in 0..20 {
+        stage.search("word").await.unwrap();
+    }
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        stage.covering("word", Some(0.5)).await.unwrap()
+    };
+    let (long, answer) = futures::future::join(stage.search("long"), late).await;
+    long.unwrap();
+    assert!(answer.coverage.missing.is_empty(), "{:?}", missing(&answer));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nobody_is_left_to_ask_nothing_is_spent() {
+    // A shard of one copy, whose leaf is dead at first, and one of three.
+    let dead = Arc::new(AtomicBool::new(true));
+    let still = dead.clone();
+    let stage = Stage::of(&[&[0], &[1, 2, 3]], root::Settings::default(), move |leaf, _| match leaf {
+        0 if still.load(Ordering::Relaxed) => fails(1, Error::unavailable("no such address")),
+        1 if !still.load(Ordering::Relaxed) => fails(1, Error::overloaded("too many")),
+        _ => answers(5),
+    })
+    .await;
+    for _ in 0..100 {
+        stage.search("word").await.unwrap_err();
+    }
+    assert_eq!(stage.root.tally().retries, 0);
+    dead.store(false, Ordering::Relaxed);
+    for _ in 0..5 {
+        tokio::time::advance(Duration::from_secs(5)).await;
+        stage.search("word").await.unwrap();
+    }
+    assert!(stage.root.tally().retries > 0);
 }
 
 #[tokio::test(start_paused = true)]

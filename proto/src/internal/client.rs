@@ -33,8 +33,14 @@ const SMALL_CALL_WITHIN: Duration = Duration::from_secs(2);
 /// Begins the text of an error of a connection that was never made.
 const NOT_CONNECTED: &str = "no connection";
 /// After this long without an answer a caller gives up waiting for a leaf that
-/// should itself have noticed the deadline.
-const LATE: Duration = Duration::from_millis(20);
+/// should itself have noticed the deadline; and after a part of the time there
+/// was, so that who asked the caller still hears of it.
+const LATE: Duration = Duration::from_millis(10);
+const LATE_PART: u32 = 40;
+
+fn given_up(deadline: Deadline) -> tokio::time::Instant {
+    deadline.instant() + LATE.min(deadline.remaining() / LATE_PART)
+}
 
 /// A connection to the internal listener at `address` (`host:port`), made when
 /// it is first used and made again when it breaks.
@@ -114,7 +120,7 @@ impl Remote {
         deadline: Deadline,
         answer: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Error> {
-        match tokio::time::timeout_at(deadline.instant() + LATE, answer).await {
+        match tokio::time::timeout_at(given_up(deadline), answer).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
             // The transport gives up at the same moment, and calls it cancelled.
             Ok(Err(status)) if status.details().is_empty() && deadline.expired() => Err(self.late()),
@@ -152,7 +158,7 @@ impl leaf::Leaf for Remote {
         let deadline = write.deadline;
         let mut client = self.leaf.clone();
         let call = client.write(within(deadline, v1::WriteRequest::from(write)));
-        match tokio::time::timeout_at(deadline.instant() + LATE, call).await {
+        match tokio::time::timeout_at(given_up(deadline), call).await {
             Ok(Ok(answer)) => Ok(Seq(answer.into_inner().seq)),
             Ok(Err(status)) if !status.details().is_empty() => Err(self.error(status)),
             Ok(Err(status)) if status.message().contains(NOT_CONNECTED) => {
