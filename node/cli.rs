@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::output::errln;
 use crate::settings::Options;
 
 /// A search cluster: documents scattered over shards, one answer gathered.
@@ -35,7 +36,7 @@ pub fn parse() -> Result<Arguments, ExitCode> {
         let said = whole.split("Usage:").next().unwrap_or_default();
         let said = said.split("For more information").next().unwrap_or_default();
         let line: Vec<&str> = said.trim_start_matches("error:").split_whitespace().collect();
-        eprintln!("windrow: {}: see windrow --help", line.join(" ").trim_end_matches([':', '.']));
+        errln!("windrow: {}: see windrow --help", line.join(" ").trim_end_matches([':', '.']));
         ExitCode::from(2)
     })
 }

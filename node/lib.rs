@@ -15,6 +15,7 @@ mod search;
 pub mod settings;
 mod up;
 
+use crate::output::errln;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
@@ -47,7 +48,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     if matches!(arguments.command, Command::Up(_) | Command::Node(_) | Command::Bench(_))
         && let Err(error) = runtime::system::raise_open_files()
     {
-        eprintln!("windrow: the limit of open files stays as it is ({error}): raise it with ulimit -n");
+        errln!("windrow: the limit of open files stays as it is ({error}): raise it with ulimit -n");
     }
     let built = match arguments.command {
         // A load takes one core and leaves the others to what it measures.
@@ -60,7 +61,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Ok(()) if output::failed() => FAILED.into(),
         Ok(()) => OK.into(),
         Err(error) => {
-            eprintln!("windrow: {error:#}");
+            errln!("windrow: {error:#}");
             code(&error).into()
         }
     }

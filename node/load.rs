@@ -16,7 +16,7 @@ use model::token::Token;
 
 use crate::cli::{Load, Output};
 use crate::corpus::{self, Documents};
-use crate::output::outln;
+use crate::output::{errln, outln};
 
 /// A request's documents and bytes: large enough that its own cost vanishes,
 /// small enough that several in flight fit memory anywhere.
@@ -75,7 +75,7 @@ pub(crate) async fn run(options: Load) -> Result<()> {
         // Whoever loads searches next: say "done" when that will find it all.
         let seen = SearchRequest::new("*").limit(0_usize).count("none").token(token.encode());
         if let Err(error) = client.search(&options.index, &seen).await {
-            eprintln!("everything acknowledged is durable, but not searchable yet: {error}");
+            errln!("everything acknowledged is durable, but not searchable yet: {error}");
         }
     }
     match options.output {
@@ -258,7 +258,7 @@ async fn deliver(client: &Client, index: &str, batch: Batch, observer: &Observer
             break;
         }
         if attempt % 8 == 3 {
-            eprintln!("{} documents are refused for now and sent again: {waits}", again.len());
+            errln!("{} documents are refused for now and sent again: {waits}", again.len());
         }
         let lines: Vec<&[u8]> = body.split(|byte| *byte == b'\n').collect();
         let mut rest = Vec::new();
@@ -311,7 +311,7 @@ impl Progress {
                 let share = self.size.filter(|size| *size > 0).map_or(String::new(), |size| {
                     format!("{:.0} %, ", summary.bytes as f64 * 100.0 / size as f64)
                 });
-                eprintln!("{share}{message}");
+                errln!("{share}{message}");
             }
             None => {}
         }

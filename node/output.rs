@@ -1,9 +1,17 @@
-//! Standard output, whose reader may go away: `windrow search … | head` is no
-//! reason to panic, and to load goes on.
+//! Standard output and error, whose readers may go away: `windrow search … |
+//! head` is no reason to panic, and to load goes on.
 
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+macro_rules! err {
+    ($($text:tt)*) => { $crate::output::print_error(format_args!($($text)*)) };
+}
+
+macro_rules! errln {
+    ($($text:tt)*) => { $crate::output::print_error(format_args!("{}\n", format_args!($($text)*))) };
+}
 
 static FAILED: AtomicBool = AtomicBool::new(false);
 
@@ -19,8 +27,13 @@ pub(crate) fn print(text: Arguments<'_>) {
         && error.kind() != ErrorKind::BrokenPipe
         && !FAILED.swap(true, Ordering::Relaxed)
     {
-        eprintln!("windrow: standard output cannot be written to: {error}");
+        errln!("windrow: standard output cannot be written to: {error}");
     }
+}
+
+/// Writes to standard error; that it cannot be written to can be told nobody.
+pub(crate) fn print_error(text: Arguments<'_>) {
+    drop(std::io::stderr().lock().write_fmt(text));
 }
 
 macro_rules! out {
@@ -32,4 +45,4 @@ macro_rules! outln {
     ($($text:tt)*) => { $crate::output::print(format_args!("{}\n", format_args!($($text)*))) };
 }
 
-pub(crate) use {out, outln};
+pub(crate) use {err, errln, out, outln};

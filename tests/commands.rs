@@ -136,6 +136,12 @@ async fn who_stops_reading_the_output_breaks_nothing() {
         assert_eq!((status, stderr.lines().count()), (Some(1), 1), "{arguments:?}: {stderr}");
         assert!(stderr.contains("standard output"), "{stderr}");
     }
+    // Nor who reads no errors: the status says what there is to say.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let arguments = ["search", "nope", "graph", "--url", &up.url];
+    let failed = support::windrow().args(arguments).stderr(writer).status().unwrap();
+    assert_eq!(failed.code(), Some(1));
 }
 
 /// The threads of a process: their names and how far they yield (`nice`).

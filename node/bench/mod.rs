@@ -21,7 +21,7 @@ use anyhow::{Context, Result};
 use cli::{Asked, Bench, Out};
 
 use crate::cli::Output;
-use crate::output::{out, outln};
+use crate::output::{err, out, outln};
 
 /// Runs a benchmark.
 pub(crate) async fn run(bench: Bench) -> Result<()> {
@@ -132,7 +132,7 @@ impl Progress {
         if !self.terminal {
             return;
         }
-        eprint!(
+        err!(
             "\r\x1b[K{} {:.0}/{:.0} s: {} sent, {} answered, {} failed, p50 {:.1} ms, p99 {:.1} ms",
             self.name,
             now.as_secs_f64(),
@@ -150,7 +150,7 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         if self.terminal {
-            eprint!("\r\x1b[K");
+            err!("\r\x1b[K");
         }
     }
 }

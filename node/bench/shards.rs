@@ -17,6 +17,7 @@ use super::cli::Shards;
 use super::{capacity, cluster, finish, queries, report, step, writable};
 use crate::corpus;
 use crate::load::Observer;
+use crate::output::errln;
 
 const INDEX: &str = "bench-shards";
 
@@ -58,7 +59,7 @@ pub(super) async fn run(options: Shards) -> Result<()> {
     let mut rate = None;
     let mut all = Vec::new();
     for shards in &options.shards {
-        eprintln!("Loading into {shards} shards.");
+        errln!("Loading into {shards} shards.");
         load(&options, client, &schema, *shards).await?;
         cluster.whole(0, 1).await?;
         let (run, measured) = measure(&options, client, &queries, &servers, *shards, &mut rate).await?;

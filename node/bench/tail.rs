@@ -15,6 +15,7 @@ use testkit::processes::{Cluster, Node};
 
 use super::cli::Tail;
 use super::{capacity, cluster, finish, report, step, writable};
+use crate::output::errln;
 
 const INDEX: &str = "bench-tail";
 /// Leaves at most: they share this machine.
@@ -61,13 +62,13 @@ pub(super) async fn run(options: Tail) -> Result<()> {
     ensure!(options.load > 0.0 && options.load < 10.0, "--load is a share of the capacity, such as 0.3");
     ensure!(options.runs > 0, "--runs must be above 0");
     ensure!(options.stop < options.every * 100, "--stop is longer than a hundred times --every");
-    eprintln!("Starting {} leaves, three roots and etcd.", options.leaves);
+    errln!("Starting {} leaves, three roots and etcd.", options.leaves);
     let mut roles = vec!["root"; ROOTS];
     roles.resize(options.leaves + ROOTS, "leaf");
     let own = vec![Vec::new(), Vec::new(), vec!["--hedging=false".to_owned()]];
     let cluster = cluster::start(roles, own).await?;
     let root = &cluster.nodes[0];
-    eprintln!("Loading {} documents.", options.documents);
+    errln!("Loading {} documents.", options.documents);
     let layout = (options.shards, options.copies);
     cluster::fill(&root.client, INDEX, layout, options.documents, options.seed).await?;
     cluster.whole(0, options.copies as usize).await?;
