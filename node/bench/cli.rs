@@ -253,7 +253,7 @@ pub struct Overload {
     #[arg(long, default_value_t = 2, value_name = "N")]
     pub copies: u32,
     /// Documents to generate; more make each query more work
-    #[arg(long, default_value_t = 50_000, value_name = "N")]
+    #[arg(long, default_value_t = 300_000, value_name = "N")]
     pub documents: usize,
     /// Part of the capacity that is sent before and after
     #[arg(long, default_value_t = 0.5, value_name = "SHARE")]
