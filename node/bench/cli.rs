@@ -273,6 +273,9 @@ pub struct Overload {
     /// How long a search may take before it is given up
     #[arg(long, default_value = "2s", value_parser = duration, value_name = "TIME")]
     pub timeout: Duration,
+    /// Cores of the generator's own, where there are more; 0: it shares the servers'
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub generator_cores: usize,
     /// Seed of everything drawn
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,

@@ -11,8 +11,8 @@ use ::load::generator::doubts;
 use ::load::report::{Moment, Run};
 use ::load::schedule::{Arrivals, Phase};
 use ::load::target::{Http, Shape};
-use ::load::{Pace, Queries, Servers, Step};
-use anyhow::{Result, ensure};
+use ::load::{Pace, Queries, Servers, Step, system};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use testkit::processes::Node;
 
@@ -45,10 +45,13 @@ pub(super) async fn run(options: Overload) -> Result<()> {
     ensure!(options.load > 0.0 && options.load < 1.0, "--load is a share of the capacity below 1");
     ensure!(options.times > 1.0 && options.times <= 100.0, "--times is above 1 and up to 100");
     ensure!(options.calm >= Duration::from_secs(2), "--calm must be at least 2s");
+    let cores = Cores::split(system::cores(), options.generator_cores);
+    cores.keep_to_servers()?;
     errln!("Starting {} leaves, a root and etcd.", options.leaves);
     let mut roles = vec!["root"];
     roles.resize(options.leaves + 1, "leaf");
     let nodes = cluster::start(roles, Vec::new()).await?;
+    cores.keep_to_generator()?;
     let root = &nodes.nodes[0].client;
     errln!("Loading {} documents.", options.documents);
     let layout = (options.shards, options.copies);
@@ -68,13 +71,17 @@ pub(super) async fn run(options: Overload) -> Result<()> {
         "leaves": options.leaves, "shards": options.shards, "copies": options.copies,
         "documents": options.documents, "peak_per_second": able, "hits": HITS, "step": plan,
         "timeout": options.timeout, "sustained": options.sustained,
+        "cores_of_servers": cores.servers.len(), "cores_of_generator": cores.generator.len(),
     });
     let title = format!(
         "{} times what {} leaves can do, for {:?}, between {} of it",
         options.times, options.leaves, options.overload, options.load
     );
     let mut report = report("overload", &title, options.seed, settings);
-    report.notes.push(format!("The peak in a closed loop is {able:.0} queries a second."));
+    report.notes.push(format!(
+        "The peak in a closed loop is {able:.0} queries a second; the generator {}.",
+        cores.told()
+    ));
     let mut run = step(&target, &queries, &servers, &plan).await?;
     report.notes.extend(doubts(&run, &plan));
     report.notes.extend(verdict(&mut run, &options, able));
@@ -110,6 +117,45 @@ pub(super) async fn run(options: Overload) -> Result<()> {
         ));
     }
     finish(&report, &options.out)
+}
+
+/// Who uses which cores: a generator that takes the servers' CPU takes more of
+/// it the more it sends, and what they then answer says nothing of them.
+struct Cores {
+    servers: Vec<usize>,
+    generator: Vec<usize>,
+}
+
+impl Cores {
+    /// The first ones are the generator's, as far as one is left for servers.
+    fn split(all: Vec<usize>, generator: usize) -> Self {
+        let own = generator.min(all.len().saturating_sub(1));
+        Self { servers: all[own..].to_vec(), generator: all[..own].to_vec() }
+    }
+
+    fn keep(&self, to: &[usize]) -> Result<()> {
+        if self.generator.is_empty() {
+            return Ok(());
+        }
+        let kept = system::keep_to(to);
+        kept.context("the cores cannot be divided: use --generator-cores 0")
+    }
+
+    /// Before servers are started: they stay where who starts them is.
+    fn keep_to_servers(&self) -> Result<()> {
+        self.keep(&self.servers)
+    }
+
+    fn keep_to_generator(&self) -> Result<()> {
+        self.keep(&self.generator)
+    }
+
+    fn told(&self) -> String {
+        match (self.generator.len(), self.servers.len()) {
+            (0, _) => "shares the servers' cores, and takes more of them the more it sends".to_owned(),
+            (own, servers) => format!("has {own} of the cores to itself, the servers the other {servers}"),
+        }
+    }
 }
 
 /// The most that a cluster answers.
@@ -304,6 +350,17 @@ mod tests {
         assert_eq!(back(&after, 100.0), Some(2));
         assert_eq!(back(&moments(&[(900, 0); 9]), 100.0), None);
         assert_eq!(back(&[], 100.0), None);
+    }
+
+    #[test]
+    fn a_core_is_left_for_servers_and_what_is_shared_is_said() {
+        let split = |cores: usize, generator| Cores::split((0..cores).collect(), generator);
+        let sizes = |cores: &Cores| (cores.generator.len(), cores.servers.len());
+        assert_eq!(
+            [(8, 1), (2, 1), (2, 5), (1, 1), (4, 0), (0, 1)].map(|(all, own)| sizes(&split(all, own))),
+            [(1, 7), (1, 1), (1, 1), (0, 1), (0, 4), (0, 0)]
+        );
+        assert!(split(1, 1).told().starts_with("shares"));
     }
 
     #[test]

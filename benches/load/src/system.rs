@@ -29,6 +29,47 @@ pub fn cpu_of(pid: u32) -> Option<f64> {
     Some((ticks(11)? + ticks(12)?) / 100.0)
 }
 
+/// The cores that this thread may use; none where the system does not say.
+#[must_use]
+pub fn cores() -> Vec<usize> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::thread::{CpuSet, sched_getaffinity};
+        let allowed = sched_getaffinity(None).ok();
+        allowed.map_or_else(Vec::new, |set| (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect())
+    }
+    #[cfg(not(target_os = "linux"))]
+    Vec::new()
+}
+
+/// Keeps every thread of this process to some cores, and with them whatever
+/// threads and processes they start from now on.
+///
+/// # Errors
+/// When the system refuses, or has no such thing.
+pub fn keep_to(cores: &[usize]) -> std::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::thread::{CpuSet, Pid, sched_setaffinity};
+        let mut set = CpuSet::new();
+        cores.iter().filter(|core| **core < CpuSet::MAX_CPU).for_each(|core| set.set(*core));
+        for thread in std::fs::read_dir("/proc/self/task")? {
+            let thread = thread?.file_name().to_str().and_then(|id| Pid::from_raw(id.parse().ok()?));
+            match sched_setaffinity(thread, &set) {
+                // It ended in the meantime.
+                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Err(why) => return Err(why.into()),
+            }
+        }
+        Ok(())
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _nothing = cores;
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+}
+
 /// The process of this machine that listens on a TCP port, where the system
 /// says so and it is ours to see.
 #[must_use]
@@ -73,6 +114,19 @@ pub fn machine(version: &str) -> Machine {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn threads_are_kept_to_cores_with_those_they_start() {
+        let all = cores();
+        assert_eq!(all.len(), std::thread::available_parallelism().unwrap().get());
+        // The other tests of this process do not mind.
+        keep_to(&all[..1]).unwrap();
+        assert_eq!(cores(), all[..1]);
+        assert_eq!(std::thread::spawn(cores).join().unwrap(), all[..1]);
+        keep_to(&all).unwrap();
+        assert_eq!(cores(), all);
+        assert!(keep_to(&[]).is_err());
+    }
 
     #[test]
     fn a_listener_is_found_and_its_cpu_time_grows() {
