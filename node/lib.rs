@@ -45,7 +45,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         output::out!("{}", String::from_utf8_lossy(&script));
         return if output::failed() { FAILED } else { OK }.into();
     }
-    if matches!(arguments.command, Command::Up(_) | Command::Node(_) | Command::Bench(_))
+    if matches!(arguments.command, Command::Up(_) | Command::Node(_) | Command::Demo(_) | Command::Bench(_))
         && let Err(error) = runtime::system::raise_open_files()
     {
         errln!("windrow: the limit of open files stays as it is ({error}): raise it with ulimit -n");

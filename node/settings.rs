@@ -104,17 +104,17 @@ pub struct Options {
     /// How far behind a replica may be before cuts stop waiting for it
     #[arg(long, env = "WINDROW_LAG_MAX", value_name = "TIME")]
     pub lag_max: Option<Span>,
-    /// How long a leaf may take before another replica is asked too
+    /// How long a leaf may take before another replica is asked in any case
     #[arg(long, env = "WINDROW_ATTEMPT_TIMEOUT", value_name = "TIME")]
     pub attempt_timeout: Option<Span>,
     /// Whether a leaf that is late is not waited for: another replica is asked
     /// too, and the first answer wins
     #[arg(long, env = "WINDROW_HEDGING", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub hedging: Option<bool>,
-    /// Further sends, hedges and retries together, for each first one
+    /// Further sends, hedges and retries together, for each first one: 0 to 1
     #[arg(long, env = "WINDROW_HEDGE_BUDGET", value_name = "SHARE")]
     pub hedge_budget: Option<f64>,
-    /// Searches that take longer are logged; 0s logs none
+    /// Searches that take as long or longer are logged; 0s logs none
     #[arg(long, env = "WINDROW_SLOW_QUERY", value_name = "TIME")]
     pub slow_query: Option<Span>,
     /// Free megabytes of the data folder's disk below which writes are refused
@@ -448,6 +448,37 @@ mod tests {
         assert!(settings.own && !settings.serve && !settings.root);
         let members = vec!["a:1".to_owned(), "b:2".to_owned()];
         assert_eq!(settings.agreement, Agreement::Etcd { members, prefix: "windrow/".to_owned() });
+    }
+
+    #[test]
+    fn the_example_names_every_setting_and_its_default() {
+        let example = std::fs::read_to_string("deploy/windrow.toml").unwrap();
+        let said: Vec<&str> = example
+            .lines()
+            .filter_map(|line| {
+                line.strip_prefix("# ").or_else(|| line.strip_prefix(|c| c != '#').map(|_| line))
+            })
+            .filter(|line| {
+                let key = line.split_once(" = ").map_or("", |(key, _)| key);
+                !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+            })
+            .collect();
+        let unknown = options("nothing = 1\n").unwrap_err().to_string();
+        let known: Vec<&str> = unknown.split('`').skip(3).step_by(2).collect();
+        assert!(known.len() > 20, "{unknown}");
+        for key in known {
+            let times = said.iter().filter(|line| line.starts_with(&format!("{key} = "))).count();
+            assert_eq!(times, if key == "store" { 2 } else { 1 }, "{key}");
+        }
+        // Some have no default; there the example is one.
+        let without = ["store = \"file", "advertise", "node_id", "zone", "faults"];
+        let whole = said.iter().filter(|line| !without.iter().any(|key| line.starts_with(key)));
+        let whole: Vec<&str> = whole.copied().collect();
+        let needed = whole.iter().filter(|line| line.starts_with("store") || line.starts_with("coordinator"));
+        let needed: Vec<&str> = needed.copied().collect();
+        let settings =
+            |lines: Vec<&str>| format!("{:?}", Settings::node(options(&lines.join("\n")).unwrap()).unwrap());
+        assert_eq!(settings(whole), settings(needed));
     }
 
     #[test]

@@ -222,8 +222,7 @@ async fn wrong_method(method: Method, uri: Uri) -> Response {
         ROUTES.iter().filter(|route| matches(route.path, path)).map(|route| route.method).collect();
     let allowed = allowed.join(", ");
     let problem = Problem::invalid(format!("{path:?} does not take {method}; it takes {allowed}"));
-    let mut response = problem.into_response();
-    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    let mut response = Problem { status: Some(StatusCode::METHOD_NOT_ALLOWED), ..problem }.into_response();
     if let Ok(allowed) = HeaderValue::try_from(allowed) {
         response.headers_mut().insert(ALLOW, allowed);
     }

@@ -32,7 +32,6 @@ pub mod fake;
 mod tests;
 
 pub use http::{ROUTES, Route};
-pub use metrics::describe as describe_metrics;
 pub use runtime::duration::parse as parse_duration;
 pub use serve::{ServeSettings, serve};
 pub use service::Edge;

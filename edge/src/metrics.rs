@@ -17,8 +17,7 @@ pub(crate) const IN_FLIGHT: &str = "windrow_edge_requests_in_flight";
 /// Bytes of documents that arrived.
 pub(crate) const DOCUMENT_BYTES: &str = "windrow_edge_document_bytes_total";
 
-/// Describes this crate's metrics to the installed recorder.
-pub fn describe() {
+fn describe() {
     metrics::describe_counter!(REQUESTS, "Requests by call and result");
     metrics::describe_histogram!(SECONDS, Unit::Seconds, "Time to answer, by call");
     metrics::describe_gauge!(IN_FLIGHT, "Requests that are worked on");
@@ -79,6 +78,7 @@ struct PerCall {
 
 impl Metrics {
     pub(crate) fn new() -> Self {
+        describe();
         let per_call = |name| PerCall {
             name,
             seconds: metrics::histogram!(SECONDS, "call" => name),

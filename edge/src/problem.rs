@@ -16,6 +16,8 @@ pub(crate) struct Problem {
     pub(crate) line: Option<u32>,
     /// The column of a JSON body in bytes, or of a query in characters, from 1.
     pub(crate) column: Option<u32>,
+    /// Its status, where that is not its kind's.
+    pub(crate) status: Option<StatusCode>,
 }
 
 /// A problem's members, which an answer may extend.
@@ -38,7 +40,7 @@ pub(crate) struct Members {
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        Self { error, line: None, column: None }
+        Self { error, line: None, column: None, status: None }
     }
 }
 
@@ -51,7 +53,7 @@ impl Problem {
     /// The text of `part` (`query` or `filter`) does not parse.
     pub(crate) fn query(part: &str, parse: &ParseError) -> Self {
         let error = Error::invalid(format!("{part}: {parse}")).at(parse.position);
-        Self { error, line: None, column: u32::try_from(parse.column).ok() }
+        Self { column: u32::try_from(parse.column).ok(), ..error.into() }
     }
 
     /// A JSON body is not `what`, whose keys are `known`.
@@ -71,11 +73,13 @@ impl Problem {
         };
         let (line, column) = (error.line(), error.column());
         let message = format!("the body is not {what}: {reason} (line {line}, column {column})");
-        Self {
-            error: Error::invalid(message),
-            line: u32::try_from(line).ok(),
-            column: u32::try_from(column).ok(),
-        }
+        Self { line: u32::try_from(line).ok(), column: u32::try_from(column).ok(), ..Self::invalid(message) }
+    }
+
+    fn status(&self) -> StatusCode {
+        self.status.unwrap_or_else(|| {
+            StatusCode::from_u16(status::http(self.error.kind)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        })
     }
 
     pub(crate) fn members(&self) -> Members {
@@ -83,7 +87,7 @@ impl Problem {
         Members {
             kind: format!("urn:windrow:{}", status::name(*kind)),
             title: title(*kind),
-            status: status::http(*kind),
+            status: self.status().as_u16(),
             detail: message.clone(),
             position: *position,
             line: self.line,
@@ -96,8 +100,7 @@ impl Problem {
     pub(crate) fn respond(&self, body: &impl Serialize) -> Response {
         let body = serde_json::to_vec(body).expect("strings and numbers always serialise");
         let mut response = Response::new(Body::from(body));
-        *response.status_mut() =
-            StatusCode::from_u16(status::http(self.error.kind)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if matches!(self.error.kind, Kind::Overloaded | Kind::Unavailable) {

@@ -16,12 +16,10 @@ pub enum Priority {
     Fetch,
     /// What somebody waits for.
     Search,
-    /// What nobody waits for.
-    Bulk,
 }
 
 /// How many classes there are.
-pub(super) const CLASSES: usize = 3;
+pub(super) const CLASSES: usize = 2;
 
 impl Priority {
     pub(super) fn index(self) -> usize {
@@ -83,30 +81,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fetches_begin_before_searches_and_those_before_the_rest() {
+    fn fetches_begin_before_searches() {
         let mut queue = Queue::new();
         for (number, priority) in
-            [Priority::Bulk, Priority::Search, Priority::Fetch, Priority::Search].into_iter().enumerate()
+            [Priority::Search, Priority::Fetch, Priority::Search].into_iter().enumerate()
         {
             queue.push(priority, number);
         }
         let order: Vec<usize> = std::iter::from_fn(|| queue.pop()).collect();
-        assert_eq!(order, [2, 1, 3, 0]);
+        assert_eq!(order, [1, 0, 2]);
     }
 
     #[test]
     fn nobody_waits_for_ever() {
         let mut queue = Queue::new();
         queue.push(Priority::Search, Priority::Search);
-        queue.push(Priority::Bulk, Priority::Bulk);
         let mut begun = Vec::new();
         for _ in 0..40 {
             queue.push(Priority::Fetch, Priority::Fetch);
             begun.extend(queue.pop());
         }
         let place = |priority| begun.iter().position(|begun| *begun == priority).unwrap();
-        assert!(place(Priority::Search) <= 17 && place(Priority::Bulk) <= 17, "{begun:?}");
-        assert_eq!(begun.iter().filter(|begun| **begun == Priority::Fetch).count(), 38);
+        assert!(place(Priority::Search) <= 17, "{begun:?}");
+        assert_eq!(begun.iter().filter(|begun| **begun == Priority::Fetch).count(), 39);
     }
 
     #[test]
@@ -116,7 +113,7 @@ mod tests {
             queue.push(Priority::Fetch, Priority::Fetch);
             queue.pop();
         }
-        queue.push(Priority::Bulk, Priority::Bulk);
+        queue.push(Priority::Search, Priority::Search);
         queue.push(Priority::Fetch, Priority::Fetch);
         assert_eq!(queue.pop(), Some(Priority::Fetch));
     }

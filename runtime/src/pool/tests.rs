@@ -148,7 +148,6 @@ async fn fetches_begin_before_searches() {
         move |_: &Cancel| told.send(name).unwrap()
     };
     let jobs = [
-        pool.run(Priority::Bulk, soon(), note("bulk")),
         pool.run(Priority::Search, soon(), note("search")),
         pool.run(Priority::Fetch, soon(), note("fetch")),
     ];
@@ -157,7 +156,7 @@ async fn fetches_begin_before_searches() {
     for job in jobs {
         job.await.unwrap();
     }
-    assert_eq!(order.try_iter().collect::<Vec<_>>(), ["fetch", "search", "bulk"]);
+    assert_eq!(order.try_iter().collect::<Vec<_>>(), ["fetch", "search"]);
 }
 
 #[tokio::test]
