@@ -52,6 +52,16 @@ impl Operation {
             Self::Upsert { id, .. } | Self::Delete { id } => id,
         }
     }
+
+    /// What it takes in memory and in a log, about: a delete is not nothing.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        const OWN: usize = 16;
+        match self {
+            Self::Upsert { id, source } => id.len() + source.len() + OWN,
+            Self::Delete { id } => id.len() + OWN,
+        }
+    }
 }
 
 /// When a write's answer is sent.
@@ -66,9 +76,8 @@ pub enum Refresh {
 
 /// Documents to write to one index.
 ///
-/// `lines` are raw JSON objects; the root validates each against the schema
-/// and reports each failing one. `None` stands for a line that edge could not
-/// even cut out (see its error there).
+/// `lines` are raw JSON objects, each with its number; the root validates each
+/// against the schema and reports each failing one.
 #[derive(Clone, Debug)]
 pub struct Write {
     /// The index.
@@ -255,11 +264,11 @@ pub trait Admin: Send + Sync + 'static {
     /// Returns the state of the cluster, as this node sees it.
     ///
     /// # Errors
-    /// [`Kind::Unavailable`] before the first view of the cluster.
+    /// As the transport's.
     async fn cluster(&self) -> Result<ClusterState, Error>;
 
-    /// Whether this node can answer: it has a view of the cluster and every
-    /// shard of every cut has a replica.
+    /// Whether this node can answer: it has a view of the cluster, is not leaving,
+    /// and has opened what is placed on it.
     ///
     /// # Errors
     /// Says what is missing.

@@ -22,6 +22,10 @@ use crate::admission::Class;
 use crate::root::Root;
 use cluster::Index;
 
+/// What is sent to an owner at one time, unless one operation is more: half of
+/// what a record of its log holds, and of what may wait to be indexed.
+const PART_BYTES: usize = 8 << 20;
+
 /// Between attempts to find a shard's owner, unless the view moves sooner.
 const OWNER_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
@@ -30,6 +34,17 @@ const OWNER_AGAIN_AFTER: Duration = Duration::from_millis(50);
 struct Batch {
     lines: Vec<u64>,
     operations: Vec<Operation>,
+}
+
+/// What became of a batch.
+#[derive(Default)]
+struct Sent {
+    /// Its first so many operations are durable.
+    accepted: usize,
+    /// Where the last of them is in the log.
+    seq: Option<Seq>,
+    /// Why the others are not, if there are any.
+    failed: Option<Error>,
 }
 
 impl Root {
@@ -56,22 +71,21 @@ impl Root {
         let (batches, mut rejected) =
             split.await.map_err(|error| Error::internal(format!("validation died: {error}")))?;
 
-        let sent = batches.into_iter().map(|(shard, batch)| self.send(&index, shard, batch, deadline));
+        let sent = batches.iter().map(|(shard, batch)| self.send(&index, *shard, batch, deadline));
         let mut written = Written::default();
         let mut seqs = BTreeMap::new();
-        for (shard, lines, outcome) in join_all(sent).await {
-            match outcome {
-                Ok(seq) => {
-                    written.accepted += lines.len() as u64;
-                    seqs.insert(shard, seq);
-                }
-                Err(error) => rejected.extend(lines.into_iter().map(|line| Rejected {
-                    line,
-                    id: None,
+        for ((shard, batch), Sent { accepted, seq, failed }) in batches.iter().zip(join_all(sent).await) {
+            written.accepted += accepted as u64;
+            seqs.extend(seq.map(|seq| (*shard, seq)));
+            if let Some(error) = failed {
+                let left = batch.lines.iter().zip(&batch.operations).skip(accepted);
+                rejected.extend(left.map(|(line, operation)| Rejected {
+                    line: *line,
+                    id: Some(operation.id().to_owned()),
                     reason: error.message.clone(),
                     kind: error.kind,
                     retry: error.retryable(),
-                })),
+                }));
             }
         }
         // To wait until they are seen costs nothing.
@@ -91,22 +105,28 @@ impl Root {
         Ok(written)
     }
 
-    async fn send(
-        &self,
-        index: &Arc<Index>,
-        shard: ShardId,
-        batch: Batch,
-        deadline: Deadline,
-    ) -> (ShardId, Vec<u64>, Result<Seq, Error>) {
-        let Batch { lines, operations } = batch;
-        (shard, lines, self.send_to_owner(index, shard, operations, deadline).await)
+    /// Sends a shard's operations, in parts that a record of its log can hold, one
+    /// after another. After one that failed nothing more is sent: who sends it
+    /// again must not bring back what a later part has replaced.
+    async fn send(&self, index: &Arc<Index>, shard: ShardId, batch: &Batch, deadline: Deadline) -> Sent {
+        let mut sent = Sent::default();
+        for part in parts(&batch.operations) {
+            match self.send_to_owner(index, shard, part, deadline).await {
+                Ok(seq) => (sent.accepted, sent.seq) = (sent.accepted + part.len(), Some(seq)),
+                Err(error) => {
+                    sent.failed = Some(error);
+                    break;
+                }
+            }
+        }
+        sent
     }
 
     async fn send_to_owner(
         &self,
         index: &Arc<Index>,
         shard: ShardId,
-        operations: Vec<Operation>,
+        operations: &[Operation],
         deadline: Deadline,
     ) -> Result<Seq, Error> {
         let patience = Deadline::after(self.settings().owner_within).sooner(less(deadline));
@@ -124,7 +144,7 @@ impl Root {
                 }));
             };
             let write =
-                ShardWrite { uid: index.uid.clone(), shard, operations: operations.clone(), deadline };
+                ShardWrite { uid: index.uid.clone(), shard, operations: operations.to_vec(), deadline };
             let outcome = match self.leaf(&owner) {
                 Ok(leaf) => leaf.write(write).await,
                 Err(error) => Err(Error { kind: Kind::Gone, ..error }),
@@ -145,6 +165,21 @@ impl Root {
             }
         }
     }
+}
+
+/// Cuts operations into parts of at most [`PART_BYTES`], or of one operation.
+fn parts(operations: &[Operation]) -> impl Iterator<Item = &[Operation]> {
+    let mut left = operations;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = left.iter().take_while(|operation| {
+            bytes += operation.bytes();
+            bytes <= PART_BYTES
+        });
+        let (part, rest) = left.split_at(fits.count().max(1).min(left.len()));
+        left = rest;
+        (!part.is_empty()).then_some(part)
+    })
 }
 
 /// Leaves a little of the time for the answer itself.
@@ -181,24 +216,70 @@ fn split(
                 batch.lines.push(line);
                 batch.operations.push(operation);
             }
-            Err(reason) => {
-                rejected.push(Rejected { line, id: None, reason, kind: Kind::Invalid, retry: false });
+            Err((id, reason)) => {
+                rejected.push(Rejected { line, id, reason, kind: Kind::Invalid, retry: false });
             }
         }
     }
     (batches, rejected)
 }
 
-fn operation(schema: &Schema, change: Change) -> Result<Operation, String> {
+/// Checks a change; else tells its id, where it has one, and what is wrong.
+fn operation(schema: &Schema, change: Change) -> Result<Operation, (Option<String>, String)> {
     match change {
         Change::Upsert(source) => {
-            let text = std::str::from_utf8(&source).map_err(|error| format!("expected UTF-8: {error}"))?;
-            let document = schema.validate(text).map_err(|error| error.to_string())?;
+            let text =
+                std::str::from_utf8(&source).map_err(|error| (None, format!("expected UTF-8: {error}")))?;
+            let document = schema.validate(text).map_err(|error| (id_of(text), error.to_string()))?;
             Ok(Operation::Upsert { id: document.id, source })
         }
         Change::Delete(id) if id.is_empty() || id.len() > DOCUMENT_ID_BYTES_MAX => {
-            Err(format!("an id has 1 to {DOCUMENT_ID_BYTES_MAX} bytes"))
+            Err((None, format!("an id has 1 to {DOCUMENT_ID_BYTES_MAX} bytes")))
         }
         Change::Delete(id) => Ok(Operation::Delete { id }),
+    }
+}
+
+/// The id of a document in which something is wrong, where that is not its id.
+fn id_of(text: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        id: String,
+    }
+    serde_json::from_str::<Named>(text)
+        .ok()
+        .map(|named| named.id)
+        .filter(|id| id.len() <= DOCUMENT_ID_BYTES_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use model::schema::{Field, FieldType};
+
+    use super::*;
+
+    #[test]
+    fn operations_are_cut_into_parts_in_their_order() {
+        let of = |bytes: usize| Operation::Upsert { id: String::new(), source: vec![b'x'; bytes].into() };
+        let cut = |sizes: &[usize]| -> Vec<usize> {
+            let operations: Vec<Operation> = sizes.iter().map(|bytes| of(*bytes)).collect();
+            parts(&operations).map(<[_]>::len).collect()
+        };
+        assert_eq!(cut(&[]), [0; 0]);
+        assert_eq!(cut(&[1, 2, 3]), [3]);
+        assert_eq!(cut(&[PART_BYTES / 2, PART_BYTES / 3, PART_BYTES / 3, 1]), [2, 2]);
+        // What is too large for a part has one of its own.
+        assert_eq!(cut(&[1, PART_BYTES * 3, 1]), [1, 1, 1]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_id() {
+        let fields = [("year".into(), Field::of(FieldType::I64))].into();
+        let schema = Schema { fields, ..Schema::default() };
+        let wrong = |text: &str| operation(&schema, Change::Upsert(text.to_owned().into())).unwrap_err().0;
+        assert_eq!(wrong(r#"{"id": "7", "year": "then"}"#), Some("7".to_owned()));
+        assert_eq!(wrong(r#"{"year": 1}"#), None);
+        assert_eq!(wrong(&format!(r#"{{"id": "{}"}}"#, "x".repeat(DOCUMENT_ID_BYTES_MAX + 1))), None);
+        assert_eq!(wrong("no"), None);
     }
 }

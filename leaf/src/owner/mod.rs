@@ -85,14 +85,6 @@ pub(crate) enum End {
     Deleted,
 }
 
-fn weigh(operation: &Operation) -> usize {
-    // A little for the record's own bytes, so that deletes weigh something.
-    match operation {
-        Operation::Upsert { id, source } => id.len() + source.len() + 16,
-        Operation::Delete { id } => id.len() + 16,
-    }
-}
-
 impl Handle {
     pub(crate) fn new(settings: Settings) -> (Self, Inbox) {
         let (writes, write_queue) = mpsc::channel(QUEUE);
@@ -105,14 +97,15 @@ impl Handle {
 
     /// Makes operations durable; returns their place in the log.
     pub(crate) async fn write(&self, operations: Vec<Operation>, deadline: Deadline) -> Result<Seq, Error> {
-        let weight: usize = operations.iter().map(weigh).sum();
-        if weight > self.settings.record_bytes_max {
+        let weight: usize = operations.iter().map(Operation::bytes).sum();
+        // One alone is always taken: edge bounds it.
+        if weight > self.settings.record_bytes_max && operations.len() > 1 {
             return Err(Error::too_large(format!(
                 "{weight} bytes for one shard exceed {}: send fewer documents at once",
                 self.settings.record_bytes_max
             )));
         }
-        let permits = u32::try_from(weight).unwrap_or(u32::MAX);
+        let permits = u32::try_from(weight.min(self.settings.pending_bytes_max)).unwrap_or(u32::MAX);
         let full = || {
             Error::unavailable("too much is waiting to be indexed: retry in a second")
                 .retry_after(Duration::from_secs(1))
