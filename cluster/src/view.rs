@@ -17,7 +17,7 @@ use model::cut::Cut;
 use model::ids::{DefinitionNumber, Generation, IndexName, IndexUid, NodeId, ShardId};
 use model::settings::Definition;
 use proto::Error;
-use proto::admin::{IndexInfo, NodeState, OWN};
+use proto::admin::{IndexInfo, NodeState, OWN, SERVE};
 use proto::leaf::ShardAt;
 use runtime::CancellationToken;
 use serde::{Deserialize, Serialize};
@@ -62,7 +62,7 @@ pub struct View {
     /// The live indexes.
     pub indexes: BTreeMap<IndexName, Arc<Index>>,
     /// The live nodes.
-    pub nodes: Vec<NodeState>,
+    pub nodes: BTreeMap<NodeId, NodeState>,
     /// Nodes that were live a moment ago.
     pub departed: Vec<NodeState>,
     /// The elected controller, and its election.
@@ -73,13 +73,29 @@ impl View {
     /// A live node.
     #[must_use]
     pub fn live(&self, node: &NodeId) -> Option<&NodeState> {
-        self.nodes.iter().find(|state| state.node == *node)
+        self.nodes.get(node)
     }
 
     /// A node that is live, or was a moment ago.
     #[must_use]
     pub fn known_node(&self, node: &NodeId) -> Option<&NodeState> {
         self.live(node).or_else(|| self.departed.iter().find(|state| state.node == *node))
+    }
+
+    /// The live leaves on the hosts of these nodes, which share what makes a host
+    /// slow. None where all leaves are on one host: that says nothing.
+    pub fn neighbours<'a>(
+        &'a self,
+        nodes: impl Iterator<Item = &'a NodeId>,
+    ) -> impl Iterator<Item = &'a NodeId> {
+        let leaves = || self.nodes.values().filter(|state| state.is(SERVE));
+        let hosts: BTreeSet<Option<&str>> = leaves().map(host).collect();
+        let mut theirs = BTreeSet::new();
+        if hosts.len() > 1 {
+            theirs.extend(nodes.filter_map(|node| host(self.known_node(node)?)));
+        }
+        let near = leaves().filter(move |state| host(state).is_some_and(|host| theirs.contains(host)));
+        near.map(|state| &state.node)
     }
 
     /// The leaf that should own a shard: the first live one that can, is not
@@ -207,6 +223,11 @@ impl Registry for Names {
         }
         Ok(())
     }
+}
+
+/// The host of a node, by where it is reached.
+fn host(state: &NodeState) -> Option<&str> {
+    Some(state.internal.as_deref()?.rsplit_once(':')?.0)
 }
 
 /// Keeps a view current.
@@ -409,8 +430,8 @@ impl Keeper {
     fn nodes(&mut self, view: &mut View) {
         let before = std::mem::take(&mut view.nodes);
         for entry in self.under(keys::NODES) {
-            match serde_json::from_slice(&entry.value) {
-                Ok(node) => view.nodes.push(node),
+            match serde_json::from_slice::<NodeState>(&entry.value) {
+                Ok(node) => drop(view.nodes.insert(node.node.clone(), node)),
                 Err(error) => tracing::error!(key = entry.key, %error, "a node's record is damaged"),
             }
         }
@@ -418,7 +439,7 @@ impl Keeper {
         self.departed.retain(|(node, since)| {
             view.live(&node.node).is_none() && now.duration_since(*since) < DEPARTED_KEPT
         });
-        for node in before {
+        for node in before.into_values() {
             let known = self.departed.iter().any(|(other, _)| other.node == node.node);
             if view.live(&node.node).is_none() && !known {
                 self.departed.push((node, now));

@@ -75,10 +75,11 @@ impl Shard {
 #[must_use]
 pub fn search(shards: &[Shard], query: &Node, limit: usize, count: Count) -> (Vec<Hit>, u64) {
     let snapshots: Vec<&Snapshot> = shards.iter().map(|shard| &shard.0).collect();
-    let statistics = exec::count(&snapshots, &exec::terms(query)).expect("terms are counted");
+    let cancel = Cancel::new();
+    let statistics = exec::count(&snapshots, &exec::terms(query), &cancel).expect("terms are counted");
     let opens: Vec<(ShardId, &Snapshot)> =
         shards.iter().zip(0..).map(|(shard, number)| (ShardId(number), &shard.0)).collect();
     let job = Job { query, filter: None, statistics: &statistics, limit, count };
-    let outcome = exec::search(&opens, &job, &Cancel::new()).expect("nothing stops it");
+    let outcome = exec::search(&opens, &job, &cancel).expect("nothing stops it");
     (outcome.entries.iter().map(|entry| (entry.score, entry.hash)).collect(), outcome.matches)
 }

@@ -23,4 +23,4 @@ mod replica;
 
 pub use agent::{Agent, Settings as AgentSettings};
 pub use engine::FINGERPRINT;
-pub use node::{Assignment, Data, Leaf, Parts, Settings, limit_settings};
+pub use node::{Assignment, Data, Leaf, Parts, Settings, limit_settings, retry_after};

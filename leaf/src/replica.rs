@@ -217,7 +217,7 @@ impl Replica {
             "generation {generation} of shard {} is not open here: ask for the newest cut",
             self.shard
         ));
-        error.newest.extend(newest.map(|newest| (self.shard, newest)));
+        error.newest.push((self.shard, newest.unwrap_or(Generation(0))));
         Err(error)
     }
 

@@ -14,6 +14,25 @@
 //!
 //! Moments are seconds since some beginning.
 
+/// How long what a leaf says of itself is worth something.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    /// What it says of how long it works on one, in seconds: one that was slow is
+    /// asked again, and tells what it is now.
+    pub service_lasts: f64,
+    /// What it says of its queue, in times that it takes to work that queue off.
+    /// Who seems less loaded is asked, and who is not asked does not tell that
+    /// its queue is gone: otherwise a chance of long ago would decide. Not longer
+    /// than `service_lasts`.
+    pub queue_lasts: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { service_lasts: 10.0, queue_lasts: 30.0 }
+    }
+}
+
 /// What a leaf reports of itself with an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Report {
@@ -98,12 +117,14 @@ impl Figure {
 
 impl Reported {
     /// What it is worth at `now`.
-    fn at(mut self, now: f64) -> Self {
+    fn at(mut self, now: f64, settings: &Settings) -> Self {
         let drained = self.service.mean(1.0) * (1.0 + self.others.mean(0.0));
         let age = (now - self.since).max(0.0);
         // One that took long may not take as long now.
-        self.others = self.others.faded((-age / (LASTS * drained).clamp(1e-6, SERVICE_LASTS)).exp());
-        self.service = self.service.faded((-age / SERVICE_LASTS).exp());
+        self.others = self
+            .others
+            .faded((-age / (settings.queue_lasts * drained).clamp(1e-6, settings.service_lasts)).exp());
+        self.service = self.service.faded((-age / settings.service_lasts).exp());
         self
     }
 }
@@ -113,16 +134,6 @@ impl Reported {
 /// usual. One that has just come and is idle by chance would otherwise be
 /// overrun.
 const NEWEST: f64 = 0.3;
-
-/// How long what a leaf reports of its queue is worth something, in times that
-/// it takes to work that queue off. Who seems less loaded is asked, and who is
-/// not asked does not tell that its queue is gone: otherwise a chance of long
-/// ago would decide. Not longer than [`SERVICE_LASTS`].
-const LASTS: f64 = 30.0;
-
-/// The same of how long it works on one, in seconds: one that was slow is asked
-/// again, and tells what it is now.
-const SERVICE_LASTS: f64 = 10.0;
 
 impl Standing {
     /// Notes that a call was sent.
@@ -136,7 +147,7 @@ impl Standing {
     }
 
     /// Notes an answer; the call itself has not [ended](Self::ended) yet.
-    pub fn answered(&mut self, now: f64, report: Option<Report>) {
+    pub fn answered(&mut self, now: f64, report: Option<Report>, settings: &Settings) {
         (self.late, self.failed) = (false, None);
         // It was on its way perhaps when the leaf stopped: a pong that comes long
         // after that must not keep anybody from asking again.
@@ -146,7 +157,7 @@ impl Standing {
         (self.silent, self.heard) = (false, now);
         // What is reported contained this root's own, without the one answered.
         if let Some(report) = report {
-            self.reported(now, report, self.unanswered.saturating_sub(1));
+            self.reported(now, report, self.unanswered.saturating_sub(1), settings);
         }
     }
 
@@ -168,9 +179,9 @@ impl Standing {
     }
 
     /// Notes the answer to a ping.
-    pub fn pong(&mut self, now: f64, report: Report) {
+    pub fn pong(&mut self, now: f64, report: Report, settings: &Settings) {
         (self.silent, self.heard) = (false, now);
-        self.reported(now, report, self.unanswered);
+        self.reported(now, report, self.unanswered, settings);
     }
 
     /// Notes that the ping sent at `begun` is over, however; whether it was the
@@ -189,8 +200,8 @@ impl Standing {
         self.silent
     }
 
-    fn reported(&mut self, now: f64, report: Report, own: usize) {
-        let mut reported = self.reported.at(now);
+    fn reported(&mut self, now: f64, report: Report, own: usize, settings: &Settings) {
+        let mut reported = self.reported.at(now, settings);
         reported.others.note((report.in_flight - own as f64).max(0.0));
         // One that has just begun does not know.
         if report.service > 0.0 {
@@ -242,8 +253,8 @@ impl Standing {
 
     /// What it has to do, and how long it takes for each, where it said so.
     #[must_use]
-    pub fn load(&self, now: f64) -> Load {
-        Load { own: self.unanswered as f64, reported: self.reported.at(now) }
+    pub fn load(&self, now: f64, settings: &Settings) -> Load {
+        Load { own: self.unanswered as f64, reported: self.reported.at(now, settings) }
     }
 }
 
@@ -277,6 +288,8 @@ impl Load {
 mod tests {
     use super::*;
 
+    const LASTS: &Settings = &Settings { service_lasts: 10.0, queue_lasts: 30.0 };
+
     fn report(in_flight: f64) -> Report {
         Report { in_flight, service: 0.001 }
     }
@@ -287,7 +300,7 @@ mod tests {
         (0..2).for_each(|_| leaf.sent());
         assert!(leaf.is_late() && !leaf.is_late());
         assert_eq!(leaf.doubt(0.0), Some(Doubt::Late));
-        leaf.answered(0.0, None);
+        leaf.answered(0.0, None, LASTS);
         leaf.ended();
         assert!(leaf.doubt(0.0).is_none() && !leaf.on_trial());
     }
@@ -310,7 +323,7 @@ mod tests {
         assert_eq!([2.9, 3.0].map(|now| leaf.doubt(now)), [Some(Doubt::Refused), None]);
         leaf.sent();
         assert_eq!(leaf.doubt(3.0), Some(Doubt::Refused));
-        leaf.answered(0.0, None);
+        leaf.answered(0.0, None, LASTS);
         assert_eq!(leaf.doubt(3.0), None);
     }
 
@@ -318,28 +331,28 @@ mod tests {
     fn a_leaf_without_a_pong_is_silent_until_its_pong() {
         let mut leaf = Standing::default();
         leaf.sent();
-        leaf.answered(1.0, None);
+        leaf.answered(1.0, None, LASTS);
         // Heard a moment ago.
         assert!(!leaf.ping(1.5, 1.0));
         assert!(leaf.ping(2.5, 1.0) && !leaf.ping(2.6, 0.0), "one at a time");
         assert!(leaf.falls_silent(2.5));
         assert!(leaf.silent() && leaf.doubt(3.0) == Some(Doubt::Silent) && leaf.on_trial());
         assert_eq!(leaf.stretched(4.0), 0.0);
-        leaf.pong(4.0, report(1.0));
+        leaf.pong(4.0, report(1.0), LASTS);
         assert!(leaf.ping_ends(2.5));
         assert!(!leaf.silent() && leaf.doubt(4.0).is_none() && !leaf.ping(4.5, 1.0));
         // What comes too late changes nothing.
         assert!(!leaf.falls_silent(2.5));
         // An answer does as well; and it is pinged again if that was its last.
         assert!(leaf.ping(9.0, 1.0) && leaf.falls_silent(9.0));
-        leaf.answered(9.5, None);
+        leaf.answered(9.5, None, LASTS);
         assert!(!leaf.silent());
         assert!(leaf.ping(11.0, 1.0) && leaf.falls_silent(11.0));
         assert!(!leaf.ping_ends(9.0) && leaf.silent(), "the old one's end says nothing");
         assert!(leaf.ping_ends(11.0) && !leaf.silent());
         // Who was heard in the meantime does not stand still.
         assert!(leaf.ping(13.0, 1.0));
-        leaf.answered(13.5, None);
+        leaf.answered(13.5, None, LASTS);
         assert!(!leaf.falls_silent(13.0) && leaf.ping_ends(13.0));
     }
 
@@ -354,7 +367,8 @@ mod tests {
 
     fn compared(leaves: &[Standing]) -> Vec<f64> {
         let mut times = vec![0.0; leaves.len()];
-        let mut loads: Vec<_> = leaves.iter().map(|leaf| leaf.load(0.0)).zip(times.iter_mut()).collect();
+        let mut loads: Vec<_> =
+            leaves.iter().map(|leaf| leaf.load(0.0, LASTS)).zip(times.iter_mut()).collect();
         Load::compare(&mut loads);
         drop(loads);
         times
@@ -368,10 +382,10 @@ mod tests {
         for _ in 0..100 {
             // Three of the eleven are this root's own.
             busy.sent();
-            busy.answered(0.0, Some(report(11.0)));
+            busy.answered(0.0, Some(report(11.0)), LASTS);
             busy.ended();
             idle.sent();
-            idle.answered(0.0, Some(report(0.0)));
+            idle.answered(0.0, Some(report(0.0)), LASTS);
             idle.ended();
         }
         let times = compared(&[busy, idle, unknown]);
@@ -386,7 +400,7 @@ mod tests {
     fn who_has_said_little_is_taken_to_be_nearly_as_the_others() {
         let said = |in_flight, times| {
             let mut leaf = Standing::default();
-            (0..times).for_each(|_| leaf.pong(0.0, report(in_flight)));
+            (0..times).for_each(|_| leaf.pong(0.0, report(in_flight), LASTS));
             leaf
         };
         let times: Vec<f64> =
@@ -399,15 +413,15 @@ mod tests {
     #[test]
     fn what_was_said_of_a_queue_fades() {
         let (mut busy, mut idle) = (Standing::default(), Standing::default());
-        (0..100).for_each(|_| busy.pong(1.0, report(9.0)));
-        (0..100).for_each(|_| idle.pong(2.0, report(1.0)));
+        (0..100).for_each(|_| busy.pong(1.0, report(9.0), LASTS));
+        (0..100).for_each(|_| idle.pong(2.0, report(1.0), LASTS));
         // Ten calls of a millisecond: worth something for a third of a second.
         let times: Vec<f64> = [1.0, 1.3, 2.0, 9.0]
             .iter()
             .map(|now| {
                 let mut times = [0.0, 0.0];
                 let [busy_time, idle_time] = &mut times;
-                Load::compare(&mut [(busy.load(*now), busy_time), (idle.load(2.0), idle_time)]);
+                Load::compare(&mut [(busy.load(*now, LASTS), busy_time), (idle.load(2.0, LASTS), idle_time)]);
                 times[0] / times[1]
             })
             .collect();
@@ -415,23 +429,23 @@ mod tests {
         assert!(times.is_sorted_by(|a, b| a > b) && times[1] > 2.0 && times[3] < 1.001, "{times:?}");
         // How long it takes for each is remembered, though not for ever.
         let mut slow = Standing::default();
-        (0..100).for_each(|_| slow.pong(0.0, Report { in_flight: 0.0, service: 0.01 }));
+        (0..100).for_each(|_| slow.pong(0.0, Report { in_flight: 0.0, service: 0.01 }, LASTS));
         let mut slower = |now: f64| {
-            idle.pong(now, report(1.0));
+            idle.pong(now, report(1.0), LASTS);
             let mut times = [0.0, 0.0];
             let [slow_time, idle_time] = &mut times;
-            Load::compare(&mut [(slow.load(now), slow_time), (idle.load(now), idle_time)]);
+            Load::compare(&mut [(slow.load(now, LASTS), slow_time), (idle.load(now, LASTS), idle_time)]);
             times[0] / times[1]
         };
         let times: Vec<f64> = [1.0, 10.0, 60.0].into_iter().map(&mut slower).collect();
         assert!(times[0] > 4.0 && (2.0..4.0).contains(&times[1]) && times[2] < 1.1, "{times:?}");
         // One that was slow and full is asked again as soon.
         let mut stuck = Standing::default();
-        (0..100).for_each(|_| stuck.pong(0.0, Report { in_flight: 20.0, service: 1.0 }));
-        (0..100).for_each(|_| idle.pong(120.0, report(1.0)));
+        (0..100).for_each(|_| stuck.pong(0.0, Report { in_flight: 20.0, service: 1.0 }, LASTS));
+        (0..100).for_each(|_| idle.pong(120.0, report(1.0), LASTS));
         let mut times = [0.0, 0.0];
         let [stuck_time, idle_time] = &mut times;
-        Load::compare(&mut [(stuck.load(120.0), stuck_time), (idle.load(120.0), idle_time)]);
+        Load::compare(&mut [(stuck.load(120.0, LASTS), stuck_time), (idle.load(120.0, LASTS), idle_time)]);
         assert!(times[0] / times[1] < 2.0, "{times:?}");
     }
 }

@@ -14,6 +14,7 @@ use proto::{Error, Kind};
 use runtime::Deadline;
 
 use crate::root::Root;
+use crate::search::RESTART_AFTER;
 use cluster::{Index, View, from_store};
 use proto::admin::{OWN, SERVE};
 
@@ -71,26 +72,30 @@ impl Admin for Root {
         token: Option<Token>,
         deadline: Deadline,
     ) -> Result<Option<Document>, Error> {
-        for last in [false, true] {
+        let mut until = None;
+        loop {
             let mut index = self.known_index(name, deadline).await?;
             if let Some(token) = &token {
                 index = self.containing(name, index, token, deadline).await?;
             }
             match self.document(&index, id, deadline).await {
-                Err(error) if error.kind == Kind::Gone && !last => {}
+                // The replica has dropped what was read, or has not come to it yet.
                 Err(error) if error.kind == Kind::Gone => {
-                    return Err(Error::unavailable(format!("{}: retry", error.message)));
+                    let within = Deadline::after(self.settings().restart_within).sooner(deadline);
+                    if until.get_or_insert(within).expired() {
+                        return Err(Error::unavailable(format!("{}: retry", error.message)));
+                    }
+                    self.another(name, Deadline::after(RESTART_AFTER).sooner(deadline)).await;
                 }
                 found => return found,
             }
         }
-        Err(Error::internal("a second attempt has an end"))
     }
 
     async fn cluster(&self) -> Result<ClusterState, Error> {
         let view = self.view();
         // What is open where: each leaf says so itself.
-        let ask = view.nodes.iter().filter(|node| node.is(OWN) || node.is(SERVE)).map(|node| async {
+        let ask = view.nodes.values().filter(|node| node.is(OWN) || node.is(SERVE)).map(|node| async {
             let held = self.leaf(&node.node).ok()?.held().await;
             held.map_err(
                 |error| tracing::debug!(node = %node.node, %error, "a leaf did not say what it holds"),
@@ -109,7 +114,7 @@ impl Admin for Root {
         let indexes =
             view.indexes.values().map(|index| (index.info(), shards(&view, index, &open))).collect();
         let controller = view.controller.as_ref().map(|(node, _)| node.clone());
-        Ok(ClusterState { nodes: view.nodes.clone(), indexes, controller })
+        Ok(ClusterState { nodes: view.nodes.values().cloned().collect(), indexes, controller })
     }
 
     async fn ready(&self) -> Result<(), Error> {

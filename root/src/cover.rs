@@ -1,7 +1,6 @@
 //! Which leaves answer for the shards of a question, and what an answer may
 //! lack.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use proto::{Error, Kind};
 use crate::root::Root;
 
 /// Missing shards that an error names.
-const NAMED_MAX: usize = 10;
+pub(crate) const NAMED_MAX: usize = 10;
 
 /// Why a shard is not in an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +86,37 @@ pub(crate) enum Trust {
     Well,
 }
 
+/// Who is not asked for what.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tried(Vec<(NodeId, Option<Vec<ShardId>>)>);
+
+impl Tried {
+    /// Nothing of these leaves.
+    pub(crate) fn all_of<'a>(nodes: impl Iterator<Item = &'a NodeId>) -> Self {
+        Self(nodes.map(|node| (node.clone(), None)).collect())
+    }
+
+    /// Nor these shards of a leaf.
+    pub(crate) fn note(&mut self, node: &NodeId, shards: &[ShardAt]) {
+        self.0.push((node.clone(), Some(shards.iter().map(|at| at.shard).collect())));
+    }
+
+    /// With nothing of the leaves on the hosts of those that were asked for any
+    /// of these shards.
+    pub(crate) fn with_neighbours(&self, view: &View, shards: &[ShardAt]) -> Self {
+        let asked = self.0.iter().map(|(node, _)| node);
+        let asked = asked.filter(|node| shards.iter().any(|at| self.has(node, at.shard)));
+        let near: Vec<_> = view.neighbours(asked).map(|node| (node.clone(), None)).collect();
+        Self(self.0.iter().cloned().chain(near).collect())
+    }
+
+    fn has(&self, node: &NodeId, shard: ShardId) -> bool {
+        self.0.iter().any(|(tried, shards)| {
+            tried == node && shards.as_ref().is_none_or(|shards| shards.contains(&shard))
+        })
+    }
+}
+
 impl Trust {
     fn admits(self, doubt: Option<Doubt>) -> bool {
         match (self, doubt) {
@@ -97,14 +127,14 @@ impl Trust {
 }
 
 impl Root {
-    /// Picks a leaf for each shard among those that were not tried; a shard
-    /// without one is missing, and one of whose leaves none is trusted so far.
+    /// Picks a leaf for each shard among those that were not tried and are trusted
+    /// so far; a shard without one is missing.
     pub(crate) fn cover(
         &self,
         view: &View,
         pinned: &Index,
         shards: &[ShardAt],
-        tried: &BTreeSet<NodeId>,
+        tried: &Tried,
         trust: Trust,
         grouping: Grouping,
     ) -> (Vec<(NodeId, Vec<ShardAt>)>, Vec<Missing>) {
@@ -119,29 +149,30 @@ impl Root {
                 let known = pinned
                     .holders(at.shard)
                     .iter()
-                    .filter(|node| !tried.contains(*node) && view.known_node(node).is_some());
+                    .filter(|node| !tried.has(node, at.shard) && view.known_node(node).is_some());
                 let mut loads = Vec::with_capacity(3);
                 let mut replicas = Vec::with_capacity(3);
                 let mut doubts = Vec::new();
-                let mut trusted = false;
                 for node in known {
                     let standing = standing(node);
                     let live = view.live(node);
                     let doubted = standing.doubt(now);
                     let against = if live.is_none() { Some(Doubt::Failed) } else { doubted };
                     doubts.extend(against);
-                    trusted |= trust.admits(against);
+                    if !trust.admits(against) {
+                        continue;
+                    }
                     let doubt = u8::from(memory.lacks(node, &pinned.uid, at))
-                        + u8::from(doubted.is_some())
+                        + doubted.map_or(0, weight)
                         + u8::from(live.is_some_and(|state| state.draining))
                         // Its lease may have lapsed while it goes on serving.
-                        + 3 * u8::from(live.is_none());
+                        + 6 * u8::from(live.is_none());
                     let far =
                         zone.is_some_and(|zone| live.and_then(|state| state.zone.as_deref()) != Some(zone));
-                    loads.push(standing.load(now));
+                    loads.push(standing.load(now, &self.settings().reports));
                     replicas.push(Replica { node, doubt, load: 0.0, far });
                 }
-                if !trusted {
+                if replicas.is_empty() {
                     missing.push(Missing { shard: at.shard, reason: best(&doubts) });
                     continue;
                 }
@@ -189,6 +220,15 @@ pub(crate) fn documents(enough: &Enough, shard: ShardId) -> u64 {
     enough.documents.get(shard.0 as usize).copied().unwrap_or(0)
 }
 
+/// How much a doubt weighs, beside that a leaf is leaving or lacks a generation,
+/// each of which is sure and short.
+fn weight(doubt: Doubt) -> u8 {
+    match doubt {
+        Doubt::Late => 1,
+        Doubt::Silent | Doubt::Refused | Doubt::Failed => 3,
+    }
+}
+
 /// What the best of a shard's leaves is, by what speaks against each.
 fn best(doubts: &[Doubt]) -> Reason {
     let some = |doubt| doubts.contains(&doubt);
@@ -216,6 +256,16 @@ mod tests {
         assert_eq!(best(&[Doubt::Failed, Doubt::Silent]), Reason::Slow);
         assert_eq!(best(&[Doubt::Late, Doubt::Refused]), Reason::Refused);
         assert_eq!(best(&[]), Reason::Dead);
+    }
+
+    #[test]
+    fn a_leaf_is_not_asked_again_for_what_it_was_asked() {
+        let node = |name: &str| NodeId(name.into());
+        let at = |shard| ShardAt { shard: ShardId(shard), generation: model::ids::Generation(1) };
+        let mut tried = Tried::all_of([node("a")].iter());
+        tried.note(&node("b"), &[at(0), at(1)]);
+        let has = |name: &str| [0, 1, 2].map(|shard| tried.has(&node(name), ShardId(shard)));
+        assert_eq!([has("a"), has("b"), has("c")], [[true; 3], [true, true, false], [false; 3]]);
     }
 
     #[test]

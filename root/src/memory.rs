@@ -12,7 +12,7 @@ use std::time::Duration;
 use model::hedge::{self, Budget, Quantile, Slowness, Stretch};
 use model::ids::{Generation, IndexUid, NodeId, ShardId};
 use model::plan::Node;
-use model::standing::{Doubt, Report, Standing};
+use model::standing::{self, Doubt, Report, Standing};
 use proto::leaf::ShardAt;
 use proto::{Error, Kind};
 use tokio::sync::Notify;
@@ -120,6 +120,7 @@ pub(crate) enum Withheld {
 pub(crate) struct Memory {
     beginning: Instant,
     settings: hedge::Settings,
+    reports: standing::Settings,
     leaves: RwLock<HashMap<NodeId, Arc<Mutex<Standing>>>>,
     histories: RwLock<HashMap<IndexUid, Arc<History>>>,
     spending: Mutex<Spending>,
@@ -140,7 +141,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Memory {
-    pub(crate) fn new(settings: hedge::Settings, metrics: Metrics) -> Self {
+    pub(crate) fn new(settings: hedge::Settings, reports: standing::Settings, metrics: Metrics) -> Self {
         let spending = Spending {
             budget: Budget::new(&settings),
             slowness: Slowness::default(),
@@ -149,6 +150,7 @@ impl Memory {
         Self {
             beginning: Instant::now(),
             settings,
+            reports,
             leaves: RwLock::default(),
             histories: RwLock::default(),
             spending: Mutex::new(spending),
@@ -188,9 +190,12 @@ impl Memory {
         work(&|node| leaves.get(node).map(|standing| *lock(standing)).unwrap_or_default())
     }
 
-    /// Forgets leaves that are gone and owe nothing, and the times of indexes
-    /// that are too many.
-    pub(crate) fn keep(&self, known: impl Fn(&NodeId) -> bool) {
+    /// Forgets leaves that are gone and owe nothing, where it remembers more than
+    /// there are.
+    pub(crate) fn keep(&self, there_are: usize, known: impl Fn(&NodeId) -> bool) {
+        if self.leaves.read().unwrap_or_else(PoisonError::into_inner).len() <= there_are {
+            return;
+        }
         let mut leaves = self.leaves.write().unwrap_or_else(PoisonError::into_inner);
         leaves.retain(|node, standing| known(node) || lock(standing).unanswered() > 0);
     }
@@ -219,7 +224,7 @@ impl Memory {
         if trial {
             self.metrics.trials.increment(1);
         }
-        Sent { standing, beginning: self.beginning }
+        Sent { standing, beginning: self.beginning, reports: self.reports }
     }
 
     /// How long a ping may take before it says that the leaf stands still: three
@@ -258,7 +263,7 @@ impl Memory {
 
     /// Notes the answer to a ping.
     pub(crate) fn pong(&self, ping: &Ping, took: Duration, load: proto::leaf::Load) {
-        lock(&ping.standing).pong(self.now(), report(load));
+        lock(&ping.standing).pong(self.now(), report(load), &self.reports);
         let known = Quantile::from_bits(self.round_trip.load(Ordering::Relaxed));
         self.round_trip.store(known.with(took.as_secs_f64(), 0.95).bits(), Ordering::Relaxed);
     }
@@ -275,14 +280,10 @@ impl Memory {
 
     /// Notes a generation that a leaf lacks.
     pub(crate) fn lags(&self, node: &NodeId, uid: &IndexUid, asked: &[ShardAt], error: &Error) {
-        for at in asked {
-            let newest = error.newest.iter().find(|(shard, _)| *shard == at.shard);
-            // One that said nothing holds nothing of it.
-            let newest = newest.map_or(Generation(0), |(_, newest)| *newest);
-            if newest < at.generation {
-                self.lagged.note(self.now());
-                self.lagging.insert((node.clone(), uid.clone(), at.shard), newest);
-            }
+        // One that is ahead has dropped what was asked, and serves the next cut.
+        for (at, newest) in lacking(asked, error).into_iter().filter(|(at, newest)| *newest < at.generation) {
+            self.lagged.note(self.now());
+            self.lagging.insert((node.clone(), uid.clone(), at.shard), newest);
         }
     }
 
@@ -366,6 +367,15 @@ impl Memory {
     }
 }
 
+/// The shards of a call that its leaf has not as asked, with the newest that it
+/// has of each: those that its error names, or all where that names none.
+pub(crate) fn lacking(asked: &[ShardAt], error: &Error) -> Vec<(ShardAt, Generation)> {
+    let newest = |at: &ShardAt| error.newest.iter().find(|(shard, _)| *shard == at.shard);
+    let named = asked.iter().filter_map(|at| newest(at).map(|(_, newest)| (*at, *newest)));
+    let named: Vec<_> = named.collect();
+    if named.is_empty() { asked.iter().map(|at| (*at, Generation(0))).collect() } else { named }
+}
+
 /// A ping under way; it ends when this is dropped.
 pub(crate) struct Ping {
     standing: Arc<Mutex<Standing>>,
@@ -382,6 +392,7 @@ impl Drop for Ping {
 pub(crate) struct Sent {
     standing: Arc<Mutex<Standing>>,
     beginning: Instant,
+    reports: standing::Settings,
 }
 
 fn report(load: proto::leaf::Load) -> Report {
@@ -394,7 +405,8 @@ fn report(load: proto::leaf::Load) -> Report {
 impl Sent {
     /// Notes its answer.
     pub(crate) fn answered(&self, load: Option<proto::leaf::Load>) {
-        lock(&self.standing).answered(self.beginning.elapsed().as_secs_f64(), load.map(report));
+        let now = self.beginning.elapsed().as_secs_f64();
+        lock(&self.standing).answered(now, load.map(report), &self.reports);
     }
 
     /// How many times its usual time this call may take.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use model::ids::NodeId;
 use model::standing::Doubt;
+use proto::Kind;
 use runtime::{Deadline, OnError};
 use tokio::time::Instant;
 
@@ -51,6 +52,8 @@ impl Root {
             };
             match pong {
                 Some(Ok(load)) => root.memory().pong(&ping, begun.elapsed(), load),
+                // It is there, and has too much to do.
+                Some(Err(error)) if error.kind == Kind::Overloaded => {}
                 Some(Err(_)) if root.memory().ping_failed(&ping) => {
                     root.memory().doubt(&node, root.settings().doubted_for, Doubt::Failed);
                 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use model::choice::Policy;
 use model::hedge;
 use model::ids::{IndexName, NodeId};
+use model::standing;
 use model::token::Token;
 use proto::leaf::Leaf;
 use proto::search::Request;
@@ -29,7 +30,8 @@ pub struct Settings {
     pub inferred_from: usize,
     /// How long a write waits for a shard to have an owner.
     pub owner_within: Duration,
-    /// How long a leaf may take before another replica is asked too.
+    /// How long a leaf may take before another replica is asked in any case;
+    /// hedging asks sooner.
     pub attempt_timeout: Duration,
     /// How long a search whose generation is gone is begun again: a new cut, or
     /// a replica that catches up, takes a part of a second.
@@ -46,11 +48,13 @@ pub struct Settings {
     pub hedging: bool,
     /// How much.
     pub hedge: hedge::Settings,
+    /// How long what leaves say of themselves is worth something.
+    pub reports: standing::Settings,
     /// Leaves of this zone are asked first, while they are not busier.
     pub zone: Option<String>,
     /// How much is taken on at one time.
     pub admission: admission::Settings,
-    /// Searches that take longer are logged; none where it is zero.
+    /// Searches that take as long or longer are logged; none where it is zero.
     pub slow_query: Duration,
 }
 
@@ -66,6 +70,7 @@ impl Default for Settings {
             silent_after: Duration::from_millis(1),
             hedging: true,
             hedge: hedge::Settings::default(),
+            reports: standing::Settings::default(),
             zone: None,
             admission: admission::Settings::default(),
             slow_query: Duration::from_secs(1),
@@ -118,7 +123,7 @@ impl Root {
     pub fn new(parts: Parts, settings: Settings) -> Self {
         let metrics = Metrics::new();
         let admission = Admission::new(settings.admission.clone());
-        let memory = Memory::new(settings.hedge, metrics.clone());
+        let memory = Memory::new(settings.hedge, settings.reports, metrics.clone());
         Self(Arc::new(Inner {
             parts,
             settings,
@@ -280,13 +285,20 @@ impl Root {
         let behind = token.seqs.iter().filter(|(shard, seq)| {
             index.cut.entries.get(shard.0 as usize).is_none_or(|entry| entry.seq < **seq)
         });
-        for (shard, _) in behind {
-            self.nudge(&index, *shard).await;
-        }
+        let nudges = futures::future::join_all(behind.map(|(shard, _)| self.nudge(&index, *shard)));
         let found = self.wait_for(deadline, |view| {
             let index = view.indexes.get(name)?;
             (index.uid != token.uid || index.cut.contains(token)).then(|| index.clone())
         });
+        // Nobody waits for an owner that does not answer: the view tells.
+        let found = async {
+            tokio::pin!(found, nudges);
+            tokio::select! {
+                biased;
+                found = &mut found => found,
+                _ = &mut nudges => found.as_mut().await,
+            }
+        };
         match found.await {
             Some(index) if index.uid == token.uid => Ok(index),
             Some(_) => Err(Error::conflict("the index was created anew meanwhile: drop the token")),

@@ -1,6 +1,6 @@
 //! One search: plan, scatter, gather, fetch.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use model::choice::Grouping;
 use model::gather::{Relation, Total};
-use model::ids::{NodeId, ShardId};
+use model::ids::{IndexName, NodeId, ShardId};
 use model::plan::{self, Node};
 use model::query::Query;
 use model::statistics::Statistics;
@@ -20,7 +20,7 @@ use runtime::Deadline;
 use tokio::time::Instant;
 
 use crate::admission::{Class, Permit};
-use crate::cover::{Enough, Missing, Trust, possible};
+use crate::cover::{Enough, Missing, NAMED_MAX, Reason, Tried, Trust, possible};
 use crate::memory::{self, Phase};
 use crate::root::Root;
 use crate::scatter::{Calls, Danger, Gathered, Part, Question, Record};
@@ -29,14 +29,26 @@ use cluster::{Index, View};
 
 /// Between attempts at a search whose generation was gone, unless the view
 /// moves sooner.
-const RESTART_AFTER: std::time::Duration = std::time::Duration::from_millis(50);
+pub(crate) const RESTART_AFTER: Duration = Duration::from_millis(50);
+
+/// The longest such time: each time it is twice as long.
+const RESTART_AFTER_MAX: Duration = Duration::from_millis(400);
+
+/// How often a search is begun anew since shards were lost on the way: more than
+/// that fail at once only where something is wrong with all of them.
+const LOST_TIMES_MAX: usize = 3;
 
 /// Of the text of a slow search so much is logged.
 const SLOW_QUERY_CHARS: usize = 1_000;
 /// Of the time that is left, so much is kept for merging, and no more than so
 /// much.
 const MERGING: u32 = 20;
-const MERGING_MAX: std::time::Duration = std::time::Duration::from_millis(20);
+const MERGING_MAX: Duration = Duration::from_millis(20);
+
+/// Leaves the time for merging.
+fn less_merging(deadline: Deadline) -> Deadline {
+    deadline.less((deadline.remaining() / MERGING).min(MERGING_MAX))
+}
 
 /// How a search went: phases with their times, and calls.
 struct Trace {
@@ -114,6 +126,7 @@ struct Reading<'a> {
     view: &'a View,
     pinned: &'a Index,
     enough: Option<&'a Enough>,
+    again: bool,
     calls: &'a Calls,
 }
 
@@ -134,18 +147,26 @@ impl proto::search::Search for Root {
         // come to it yet: the whole query starts again, from statistics, on the
         // newest cut. From then on an answer may do without it, where it may lack
         // anything.
-        let until = request.deadline.sooner(Deadline::at(started + self.settings().restart_within));
+        let until = request.deadline.sooner(Deadline::after(self.settings().restart_within));
+        let mut pause = RESTART_AFTER;
         while answer.as_ref().is_err_and(|error| error.kind == Kind::Gone) && request.at.is_none() {
             if until.expired() {
                 answer = answer.map_err(|error| Error::unavailable(format!("{}: retry", error.message)));
                 break;
             }
-            self.next_view(RESTART_AFTER).await;
+            self.another(&request.index, Deadline::after(pause).sooner(until)).await;
+            pause = (2 * pause).min(RESTART_AFTER_MAX);
             metrics.restarts.increment(1);
             answer = self.covered(&request, true, &mut trace, &calls, &mut permit).await;
         }
         if let Some(permit) = permit {
-            permit.done(answer.as_ref().err());
+            let refused = |answer: &Answer| {
+                answer.coverage.missing.iter().any(|missing| missing.reason == Reason::Refused.name())
+            };
+            // Leaves that refuse are no less busy where an answer may lack them.
+            let overload = || Error::overloaded("shards of the answer were refused");
+            let lacking = answer.as_ref().is_ok_and(refused).then(overload);
+            permit.done(answer.as_ref().err().or(lacking.as_ref()));
         }
         let took = started.elapsed();
         metrics.searches.increment(1);
@@ -206,16 +227,34 @@ impl Root {
         permit: &mut Option<Permit<'a>>,
     ) -> Result<Answer, Error> {
         let mut excluded: Vec<Missing> = Vec::new();
-        loop {
+        for times in 0..=LOST_TIMES_MAX {
             let share = request.min_coverage;
             let lacks = |pinned: &Index| enough(pinned, share, &excluded, lagging);
-            match self.attempt(request, trace, calls, &lacks, permit).await {
+            match self.attempt(request, trace, calls, &lacks, permit, lagging || times > 0).await {
                 Ok(answer) => return Ok(answer),
                 Err(Failed::Error(error)) => return Err(error),
                 // One more at least, each time.
                 Err(Failed::Lost(missing)) => excluded = missing,
             }
         }
+        let named: Vec<String> =
+            excluded.iter().map(|lost| format!("shard {} is {}", lost.shard, lost.reason.name())).collect();
+        Err(Error::unavailable(format!(
+            "one shard after another was lost on the way ({}): retry",
+            named.into_iter().take(NAMED_MAX).collect::<Vec<_>>().join(", ")
+        ))
+        .retry_after(Duration::from_secs(1)))
+    }
+
+    /// Waits for another state, or other places, of an index.
+    pub(crate) async fn another(&self, name: &IndexName, within: Deadline) {
+        let before = self.view().indexes.get(name).cloned();
+        let same = |index: &Arc<Index>| {
+            before.as_ref().is_some_and(|before| {
+                (before.cut.number, &before.placement) == (index.cut.number, &index.placement)
+            })
+        };
+        self.wait_for(within, |view| (!view.indexes.get(name).is_some_and(same)).then_some(())).await;
     }
 
     async fn attempt<'a>(
@@ -225,6 +264,7 @@ impl Root {
         calls: &Calls,
         lacks: &(dyn Fn(&Index) -> Option<Enough> + Send + Sync),
         permit: &mut Option<Permit<'a>>,
+        again: bool,
     ) -> Result<Answer, Failed> {
         let reach = request.offset.saturating_add(request.limit);
         if reach > REACH_MAX {
@@ -250,7 +290,7 @@ impl Root {
         trace.end("bind");
 
         let view = self.view();
-        let within = request.deadline.less((request.deadline.remaining() / MERGING).min(MERGING_MAX));
+        let within = less_merging(request.deadline);
         let enough = lacks(&pinned);
         let mut known_missing = enough.as_ref().map_or_else(Vec::new, |enough| enough.missing.clone());
         let lost = |shard| known_missing.iter().any(|missing| missing.shard == shard);
@@ -261,7 +301,7 @@ impl Root {
         if let Some(enough) = &enough {
             // What nobody is there to answer is left out from the beginning.
             let (_, missing) =
-                self.cover(&view, &pinned, &all, &BTreeSet::new(), Trust::There, Grouping::Few);
+                self.cover(&view, &pinned, &all, &Tried::default(), Trust::There, Grouping::Few);
             let mut without = known_missing.clone();
             without.extend(missing);
             if possible(enough, &without).is_ok() {
@@ -270,7 +310,7 @@ impl Root {
             }
         }
         let enough = enough.map(|enough| Enough { missing: known_missing.clone(), ..enough });
-        let reading = Reading { view: &view, pinned: &pinned, enough: enough.as_ref(), calls };
+        let reading = Reading { view: &view, pinned: &pinned, enough: enough.as_ref(), again, calls };
         let search = |statistics: StatisticsFrom, shards: Vec<ShardAt>, inline_from: Option<usize>| Search {
             uid: pinned.uid.clone(),
             shards,
@@ -293,6 +333,7 @@ impl Root {
             phase,
             whole,
             deadline: within,
+            again,
             enough: if whole { None } else { enough.clone() },
             danger,
             calls,
@@ -301,9 +342,10 @@ impl Root {
         // are the answer's, so their documents come along: an id alone costs as
         // much as the document. It must not be the only such leaf while others
         // hold parts: nobody could be asked instead of it.
-        let (groups, missing) = self.cover(&view, &pinned, &all, &BTreeSet::new(), Trust::Any, Grouping::Few);
+        let (groups, missing) =
+            self.cover(&view, &pinned, &all, &Tried::default(), Trust::Any, Grouping::Few);
         let alone = groups.len() == 1 && missing.is_empty() && {
-            let tried = groups.iter().map(|(node, _)| node.clone()).collect();
+            let tried = Tried::all_of(groups.iter().map(|(node, _)| node));
             let (others, unheld) = self.cover(&view, &pinned, &all, &tried, Trust::Any, Grouping::One);
             others.is_empty() || others.len() == 1 && unheld.is_empty()
         };
@@ -394,14 +436,13 @@ impl Root {
         deadline: Deadline,
         all: &[ShardAt],
     ) -> Result<Statistics, Failed> {
-        let Reading { view, pinned, enough, calls } = *reading;
+        let Reading { view, pinned, enough, again, calls } = *reading;
         let terms = statistics::terms(query);
         let known = self.known();
-        let unknown = match known.sum(&pinned.cut, all, &terms) {
-            Ok(sum) => return Ok(sum),
-            Err(unknown) => unknown,
-        };
-        let shards: Vec<ShardAt> = all.iter().filter(|at| unknown.contains(&at.shard)).copied().collect();
+        let (mut sum, shards) = known.sum(&pinned.cut, all, &terms);
+        if shards.is_empty() {
+            return Ok(sum);
+        }
         let call = |leaf: Arc<dyn Leaf>, shards: Vec<ShardAt>| {
             let request =
                 StatisticsRequest { uid: pinned.uid.clone(), shards, terms: terms.clone(), deadline };
@@ -416,11 +457,11 @@ impl Root {
             phase: Phase::Statistics,
             whole: false,
             deadline,
+            again,
             enough: enough.cloned(),
             danger: Danger::NONE,
             calls,
         };
-        let mut sum = Statistics::default();
         let gathered = question.ask(shards).await?;
         if gathered.missing.len() > enough.map_or(0, |enough| enough.missing.len()) {
             return Err(Failed::Lost(gathered.missing));
@@ -433,19 +474,12 @@ impl Root {
                         at.shard, counted.documents
                     ))));
                 }
-                known.learn(&pinned.uid, at.shard, at.generation, counted.clone());
-                sum.add(&counted);
+                // The cut says how many documents there are.
+                sum.add(&Statistics { documents: 0, ..counted.clone() });
+                known.learn(&pinned.uid, at.shard, at.generation, counted);
             }
         }
-        // What was known before is still there, unless the cache is too small
-        // for this query: then everything is asked for in one go.
-        match known.sum(&pinned.cut, all, &terms) {
-            Ok(sum) => Ok(sum),
-            Err(_) if unknown.len() == all.len() => Ok(sum),
-            Err(_) => Err(Failed::Error(Error::unavailable(
-                "too many terms at once for the statistics kept: retry",
-            ))),
-        }
+        Ok(sum)
     }
 
     /// Fetches the documents of the page, and orders what ties.
@@ -456,7 +490,7 @@ impl Root {
         request: &Request,
         asked: &[(NodeId, Vec<ShardAt>)],
     ) -> Result<Vec<Hit>, Failed> {
-        let Reading { view, pinned, enough, calls } = *reading;
+        let Reading { view, pinned, enough, again, calls } = *reading;
         let first = gather::first_needed(&hits, request.offset);
         let needed: Vec<LeafHit> = hits.drain(first..).collect();
         let mut found: Vec<Option<Document>> = needed.iter().map(|hit| hit.document.clone()).collect();
@@ -480,9 +514,10 @@ impl Root {
             .filter(|(_, shards): &(_, Vec<ShardAt>)| !shards.is_empty())
             .collect();
         if !groups.is_empty() {
+            let deadline = less_merging(request.deadline);
             let call = |leaf: Arc<dyn Leaf>, shards: Vec<ShardAt>| {
                 let documents = wanted(&shards).into_iter().map(|(_, at, address)| (at, address)).collect();
-                let fetch = Fetch { uid: pinned.uid.clone(), documents, deadline: request.deadline };
+                let fetch = Fetch { uid: pinned.uid.clone(), documents, deadline };
                 async move { leaf.fetch(fetch).await }.boxed()
             };
             let question = Question {
@@ -493,7 +528,8 @@ impl Root {
                 load: |_| None,
                 phase: Phase::Fetch,
                 whole: false,
-                deadline: request.deadline,
+                deadline,
+                again,
                 enough: enough.cloned(),
                 danger: Danger::NONE,
                 calls,
@@ -546,6 +582,7 @@ impl Root {
             phase: Phase::Get,
             whole: true,
             deadline,
+            again: false,
             enough: None,
             danger: Danger::NONE,
             calls: &Calls::default(),

@@ -42,13 +42,14 @@ pub(crate) fn terms(query: &Node) -> Vec<TextTerm> {
 }
 
 impl Known {
-    /// Sums over some shards of a cut, or names those that must be asked first.
+    /// Sums over those shards of a cut that are known, and names those that must be
+    /// asked; the documents are those of all.
     pub(crate) fn sum(
         &self,
         cut: &Cut,
         shards: &[ShardAt],
         terms: &[TextTerm],
-    ) -> Result<Statistics, Vec<ShardId>> {
+    ) -> (Statistics, Vec<ShardAt>) {
         let documents =
             |at: &ShardAt| cut.entries.get(at.shard.0 as usize).map_or(0, |entry| entry.documents);
         let mut sum = Statistics { documents: shards.iter().map(documents).sum(), ..Statistics::default() };
@@ -56,10 +57,10 @@ impl Known {
         for at in shards {
             match self.shard(&cut.uid, at.shard, at.generation, terms) {
                 Some(known) => sum.add(&known),
-                None => unknown.push(at.shard),
+                None => unknown.push(*at),
             }
         }
-        if unknown.is_empty() { Ok(sum) } else { Err(unknown) }
+        (sum, unknown)
     }
 
     fn shard(

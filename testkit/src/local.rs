@@ -86,14 +86,14 @@ impl Local {
             }
             made.push(leaf);
             let state = NodeState {
-                node,
+                node: node.clone(),
                 roles: vec![OWN.to_owned(), SERVE.to_owned()],
                 public: None,
                 internal,
                 zone: None,
                 draining: false,
             };
-            view.send_modify(|view| Arc::make_mut(view).nodes.push(state));
+            view.send_modify(|view| drop(Arc::make_mut(view).nodes.insert(node, state)));
         }
         let parts = parts(&store, &view, directory.clone(), &scope);
         let root = Root::new(parts, root::Settings::default());
@@ -115,7 +115,9 @@ impl Local {
     /// When it does not.
     pub fn address(&self, number: usize) -> Result<std::net::SocketAddr> {
         let view = self.view.borrow();
-        let address = view.nodes.get(number).and_then(|node| node.internal.as_ref());
+        let address = view
+            .live(self.leaves.get(number).context("no such leaf")?.node())
+            .and_then(|node| node.internal.as_ref());
         Ok(address.context("it does not listen")?.parse()?)
     }
 

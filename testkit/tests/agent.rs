@@ -85,7 +85,7 @@ async fn an_ownership_is_withdrawn_even_if_the_answer_to_its_announcement_was_lo
     };
     let state = View {
         known: true,
-        nodes: vec![me.clone(), other],
+        nodes: [me.clone(), other].map(|state| (state.node.clone(), state)).into(),
         indexes: [(name.clone(), Arc::new(index.clone()))].into(),
         ..View::default()
     };
@@ -108,7 +108,7 @@ async fn an_ownership_is_withdrawn_even_if_the_answer_to_its_announcement_was_lo
     view.send_modify(|view| {
         let view = Arc::make_mut(view);
         let seen = Index { owners: vec![Some(me.node.clone())], ..index };
-        view.nodes[0] = node("me", true);
+        view.nodes.insert(me.node.clone(), node("me", true));
         view.indexes.insert(name, Arc::new(seen));
     });
     eventually("it is given up", async || leaf.owned().is_empty()).await.unwrap();

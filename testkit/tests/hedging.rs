@@ -93,6 +93,8 @@ impl Leaf for Actor {
         Err(unasked())
     }
     async fn nudge(&self, _: &IndexUid, _: ShardId) -> Result<(), Error> {
+        // As one that does not answer.
+        tokio::time::sleep(Duration::from_secs(2)).await;
         Err(unasked())
     }
     async fn follow(&self, _: &IndexUid, _: ShardAt, _: Deadline) -> Result<(), Error> {
@@ -125,12 +127,22 @@ impl Registry for Nobody {
 struct Stage {
     root: Root,
     calls: Arc<Mutex<Vec<Call>>>,
-    _view: watch::Sender<Arc<View>>,
+    view: watch::Sender<Arc<View>>,
 }
 
 impl Stage {
-    /// An index whose shards are held by these leaves.
+    /// An index whose shards are held by these leaves, all on one host.
     async fn of(
+        serve: &[&[usize]],
+        settings: root::Settings,
+        part: impl Fn(usize, &Search) -> Play + Send + Sync + 'static,
+    ) -> Self {
+        Self::on(|_| 0, serve, settings, part).await
+    }
+
+    /// The same on hosts of theirs.
+    async fn on(
+        host: fn(usize) -> usize,
         serve: &[&[usize]],
         settings: root::Settings,
         part: impl Fn(usize, &Search) -> Play + Send + Sync + 'static,
@@ -161,13 +173,13 @@ impl Stage {
             node: node(*leaf),
             roles: vec![SERVE.to_owned()],
             public: None,
-            internal: None,
+            internal: Some(format!("10.0.0.{}:{}", host(*leaf), 7_000 + leaf)),
             zone: None,
             draining: false,
         };
         let view = View {
             known: true,
-            nodes: leaves.iter().map(state).collect(),
+            nodes: leaves.iter().map(|leaf| (node(*leaf), state(leaf))).collect(),
             indexes: [(name, Arc::new(index))].into(),
             ..View::default()
         };
@@ -188,7 +200,7 @@ impl Stage {
             random: Random::seeded(7),
             scope: TaskScope::new(&Shutdown::new()),
         };
-        Self { root: Root::new(parts, settings), calls, _view: sender }
+        Self { root: Root::new(parts, settings), calls, view: sender }
     }
 
     async fn search(&self, query: &str) -> Result<Answer, Error> {
@@ -199,16 +211,11 @@ impl Stage {
         self.explained(query, min_coverage, false).await
     }
 
-    async fn explained(
-        &self,
-        query: &str,
-        min_coverage: Option<f64>,
-        profile: bool,
-    ) -> Result<Answer, Error> {
+    async fn asked(&self, request: impl FnOnce(Request) -> Request) -> Result<Answer, Error> {
         let limits = model::query::Limits::default();
-        let request = Request {
+        let usual = Request {
             index: IndexName::new(INDEX).unwrap(),
-            query: model::query::parse(query, &limits).unwrap().canonical(),
+            query: model::query::parse("word", &limits).unwrap().canonical(),
             filter: None,
             limit: 10,
             offset: 0,
@@ -217,10 +224,20 @@ impl Stage {
             deadline: Deadline::after(Duration::from_secs(10)),
             token: None,
             at: None,
-            min_coverage,
-            profile,
+            min_coverage: None,
+            profile: false,
         };
-        self.root.search(request).await
+        self.root.search(request(usual)).await
+    }
+
+    async fn explained(
+        &self,
+        query: &str,
+        min_coverage: Option<f64>,
+        profile: bool,
+    ) -> Result<Answer, Error> {
+        let query = model::query::parse(query, &model::query::Limits::default()).unwrap().canonical();
+        self.asked(|usual| Request { query, min_coverage, profile, ..usual }).await
     }
 
     /// The calls since this was asked last.
@@ -527,6 +544,134 @@ async fn a_leaf_that_is_late_with_one_search_is_asked_by_others() {
     let (long, answer) = futures::future::join(stage.search("long"), late).await;
     long.unwrap();
     assert!(answer.coverage.missing.is_empty(), "{:?}", missing(&answer));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leaf_that_is_long_with_one_search_is_not_dead_for_others() {
+    let stage = Stage::of(&SINGLE, root::Settings::default(), |leaf, search| {
+        let long = leaf == 1 && format!("{:?}", search.query).contains("long");
+        answers(if long { 8_000 } else { 5 })
+    })
+    .await;
+    let others = async {
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let answer = stage.covering("word", Some(0.5)).await.unwrap();
+            assert!(answer.coverage.missing.is_empty(), "{:?}", missing(&answer));
+        }
+    };
+    let (long, ()) = futures::future::join(stage.search("long"), others).await;
+    long.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leaf_that_lacks_one_shard_answers_for_the_others() {
+    // Leaf 0 holds two of the three shards, and one of them only later.
+    let serve: [&[usize]; 3] = [&[0], &[0], &[1]];
+    let stage = Stage::of(&serve, root::Settings::default(), |_, search| {
+        if search.shards.iter().any(|at| at.shard == ShardId(0)) {
+            let mut lacks = gone();
+            lacks.newest.push((ShardId(0), model::ids::Generation(0)));
+            return fails(1, lacks);
+        }
+        answers(5)
+    })
+    .await;
+    let answer = stage.covering("word", Some(0.0)).await.unwrap();
+    assert_eq!(missing(&answer), [(0, "lagging")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_search_whose_generation_is_gone_is_not_begun_anew_without_pause() {
+    let stage = Stage::of(&SINGLE, root::Settings::default(), |_, _| fails(1, gone())).await;
+    // Something else changes all the time.
+    let changes = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            stage.view.send_modify(|view| Arc::make_mut(view).pending += 1);
+        }
+    };
+    tokio::select! {
+        answer = stage.search("word") => assert_eq!(answer.unwrap_err().kind, Kind::Unavailable),
+        () = changes => {}
+    }
+    let calls = stage.calls().len();
+    assert!((4..=24).contains(&calls), "{calls} calls in 3 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_asked_for_one_shard_may_be_asked_for_another() {
+    // Leaf 1 stands in for leaf 0 with shard 0, and then with shard 1 too, where
+    // leaf 2 had that and fails as well. None stands in with all three.
+    let serve: [&[usize]; 4] = [&[0, 1, 3], &[0, 1, 2], &[0, 5], &[4]];
+    let settings = root::Settings { choice: model::choice::Policy::Random, ..root::Settings::default() };
+    let stage = Stage::of(&serve, settings, move |leaf, _| match leaf {
+        0 | 2 => fails(1, Error::unavailable("no such address")),
+        _ => answers(10),
+    })
+    .await;
+    let mut twice = 0;
+    for _ in 0..200 {
+        stage.search("word").await.unwrap();
+        twice += usize::from(stage.calls().iter().filter(|call| call.leaf == 1).count() > 1);
+        // All are as good as any again.
+        tokio::time::advance(Duration::from_secs(4)).await;
+    }
+    assert!(twice > 0, "leaf 1 is asked twice, each time for another shard");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_goes_to_another_host_unless_there_is_only_one() {
+    // Leaves 0 and 1 share a host; whoever is asked first takes long.
+    let apart = |leaf: usize| leaf / 2;
+    for (host, hosts) in [(apart as fn(usize) -> usize, 2), (|_| 0, 1)] {
+        let mut neighbours = 0;
+        for seed in 0..40 {
+            let asked = AtomicUsize::new(0);
+            let stage = Stage::on(host, &[&[0, 1, 2]], root::Settings::default(), move |_, _| {
+                answers(if asked.fetch_add(1, Ordering::Relaxed) == seed { 400 } else { 5 })
+            })
+            .await;
+            for _ in 0..=seed {
+                stage.search("word").await.unwrap();
+            }
+            let calls = stage.calls();
+            // The hedge is the call after the one that took long.
+            let [.., first, hedge] = &calls[..] else { continue };
+            assert!(calls.len() == seed + 2 && first.leaf != hedge.leaf, "{calls:?}");
+            neighbours += usize::from(first.leaf + hedge.leaf == 1);
+        }
+        assert_eq!(neighbours > 0, hosts == 1, "{neighbours} hedges stayed on the host");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_an_owner_that_does_not_commit_where_a_cut_has_the_write() {
+    let serve: Vec<&[usize]> = vec![&[0]; 8];
+    let stage = Stage::of(&serve, root::Settings::default(), |_, _| answers(5)).await;
+    let name = IndexName::new(INDEX).unwrap();
+    let index = stage.view.borrow().indexes[&name].clone();
+    let seqs = (0..8).map(|shard| (ShardId(shard), Seq(index.cut.entries[0].seq.0 + 1))).collect();
+    let token = model::token::Token { uid: index.uid.clone(), seqs };
+    let node = NodeId("leaf-0".into());
+    let set = |cut: model::cut::Cut| {
+        let index = Index { cut: Arc::new(cut), owners: vec![Some(node.clone()); 8], ..(*index).clone() };
+        stage
+            .view
+            .send_modify(|view| drop(Arc::make_mut(view).indexes.insert(name.clone(), Arc::new(index))));
+    };
+    set((*index.cut).clone());
+    let begun = Instant::now();
+    let another = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut cut = (*index.cut).clone();
+        cut.entries.iter_mut().for_each(|entry| entry.seq = entry.seq.next());
+        set(cut);
+    };
+    let (answer, ()) =
+        futures::future::join(stage.asked(|usual| Request { token: Some(token), ..usual }), another).await;
+    answer.unwrap();
+    assert!(begun.elapsed() < Duration::from_millis(1_500), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

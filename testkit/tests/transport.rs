@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use anyhow::Result;
 use model::gather::Count;
-use model::ids::{Generation, IndexUid, NodeId, ShardId};
+use model::ids::{Generation, IndexName, IndexUid, NodeId, ShardId};
 use model::plan::Node;
 use model::schema::{Field, FieldType, Schema};
 use model::settings::Definition;
 use proto::Kind;
-use proto::admin::{Change, Operation};
+use proto::admin::{Admin as _, Change, Operation};
 use proto::internal::{Remote, connect};
 use proto::leaf::{Fetch, Leaf, Search, ShardAt, ShardWrite, StatisticsFrom, StatisticsRequest};
+use proto::search::{Request, Search as _};
 use runtime::{Deadline, Shutdown, TaskScope};
 use testkit::local::{Local, Transport, soon};
 use testkit::processes::{Link, Proxy};
@@ -141,5 +142,54 @@ async fn a_write_that_may_have_arrived_is_unknown_and_one_that_was_never_sent_is
     proxy.set(Link::Broken);
     let error = cut.write(write()).await.expect_err("nothing comes back");
     assert!(matches!(error.kind, Kind::Expired | Kind::Gone), "{error}");
+    local.close().await
+}
+
+#[tokio::test]
+async fn much_is_written_in_parts_and_an_answer_that_is_too_large_says_so() -> Result<()> {
+    const EACH: usize = 2 << 20;
+    let local = Local::start(store::Store::memory(), 1, Transport::Tcp).await?;
+    let schema = Schema { fields: [("body".into(), Field::of(FieldType::Text))].into(), ..Schema::default() };
+    local.create("large", Definition { shards: 1, ..Definition::of(schema) }).await?;
+    // Nine times what a record of the log holds, and one that fills it alone.
+    let blob = "x".repeat(EACH);
+    let document = |id: &str, blob: &str| {
+        Change::Upsert(format!("{{\"id\":\"{id}\",\"body\":\"hay\",\"blob\":\"{blob}\"}}").into())
+    };
+    let mut changes: Vec<Change> = (0..70).map(|n| document(&format!("d{n}"), &blob)).collect();
+    changes.push(document("full", &"x".repeat(16 << 20)));
+    // What comes later replaces what was before, over parts too.
+    changes.push(document("d0", "new"));
+    changes.push(Change::Delete("full".into()));
+    let written = local.write("large", changes).await?;
+    assert_eq!(written.accepted, 73);
+    local.refresh("large", &written).await?;
+    let ask = async |limit| {
+        let request = Request {
+            index: IndexName::new("large")?,
+            query: model::query::parse("body:hay", &model::query::Limits::default())?,
+            filter: None,
+            limit,
+            offset: 0,
+            fields: None,
+            count: Count::Exact,
+            deadline: soon(),
+            token: None,
+            at: None,
+            min_coverage: None,
+            profile: false,
+        };
+        anyhow::Ok(local.root.search(request).await)
+    };
+    let few = ask(2).await??;
+    assert_eq!((few.hits.len(), few.total.map(|total| total.value)), (2, Some(70)));
+    let error = ask(70).await?.expect_err("so many exceed a message");
+    assert_eq!(error.kind, Kind::TooLarge, "{error}");
+    assert!(error.message.contains("ask for fewer documents"), "{error}");
+    let found = local.root.get(&IndexName::new("large")?, "d0", None, soon()).await?;
+    assert_eq!(
+        found.map(|document| document.source.len()),
+        Some(r#"{"id":"d0","body":"hay","blob":"new"}"#.len())
+    );
     local.close().await
 }

@@ -194,8 +194,13 @@ pub(crate) fn terms(query: &Node) -> Vec<TextTerm> {
     terms
 }
 
-/// Sums the statistics of some terms over some shards.
-pub(crate) fn count(shards: &[&Snapshot], terms: &[TextTerm]) -> Result<Statistics, Error> {
+/// Sums the statistics of some terms over some shards; where it was cancelled,
+/// of some of them.
+pub(crate) fn count(
+    shards: &[&Snapshot],
+    terms: &[TextTerm],
+    cancel: &runtime::Cancel,
+) -> Result<Statistics, Error> {
     let documents = shards.iter().map(|shard| shard.documents).sum();
     let mut sum = Statistics { documents, ..Statistics::default() };
     for term in terms {
@@ -208,6 +213,9 @@ pub(crate) fn count(shards: &[&Snapshot], terms: &[TextTerm]) -> Result<Statisti
         }
         let mut frequency = 0;
         for shard in shards {
+            if cancel.check() {
+                return Ok(sum);
+            }
             frequency += shard.frequency(term)?;
         }
         sum.frequencies.insert(term.clone(), frequency);

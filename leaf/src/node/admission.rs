@@ -36,6 +36,13 @@ pub fn limit_settings(threads: usize, queue_max: usize) -> Settings {
     }
 }
 
+/// When a search that is refused may come back, where those that wait take so
+/// long.
+#[must_use]
+pub fn retry_after(wait: Duration) -> Duration {
+    wait.clamp(RETRY_LEAST, RETRY_MOST)
+}
+
 /// Takes searches, or does not.
 pub(super) struct Admission {
     limit: Mutex<Limit>,
@@ -84,7 +91,7 @@ impl Admission {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.shed.increment(1);
         Err(Error::overloaded("this leaf has too many searches to do: retry, or ask another replica")
-            .retry_after(wait().clamp(RETRY_LEAST, RETRY_MOST)))
+            .retry_after(retry_after(wait())))
     }
 }
 

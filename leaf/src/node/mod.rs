@@ -5,7 +5,7 @@ mod service;
 #[cfg(test)]
 mod tests;
 
-pub use admission::limit_settings;
+pub use admission::{limit_settings, retry_after};
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -489,14 +489,26 @@ impl Leaf {
         let held = self.0.shards.read().unwrap_or_else(PoisonError::into_inner);
         let mut key = (uid.clone(), ShardId(0));
         let mut opens = Vec::with_capacity(shards.len());
+        // Every one that is lacking is named: the others can still be asked for.
+        let mut lacking: Option<Error> = None;
         for at in shards {
             key.1 = at.shard;
-            let shard = held.get(&key).ok_or_else(|| {
-                Error::gone(format!("shard {} of {uid} is not held by {}", at.shard, self.0.parts.node))
-            })?;
-            opens.push(shard.replica.at(at.generation)?);
+            let open = match held.get(&key) {
+                Some(shard) => shard.replica.at(at.generation),
+                None => {
+                    let node = &self.0.parts.node;
+                    let mut error = Error::gone(format!("shard {} of {uid} is not held by {node}", at.shard));
+                    error.newest.push((at.shard, Generation(0)));
+                    Err(error)
+                }
+            };
+            match (open, &mut lacking) {
+                (Ok(open), _) => opens.push(open),
+                (Err(error), Some(lacking)) => lacking.newest.extend(error.newest),
+                (Err(error), None) => lacking = Some(error),
+            }
         }
-        Ok(opens)
+        lacking.map_or(Ok(opens), Err)
     }
 
     fn handle(&self, uid: &IndexUid, shard: ShardId) -> Result<Handle, Error> {

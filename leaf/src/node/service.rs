@@ -67,11 +67,15 @@ impl leaf::Leaf for Leaf {
 
     async fn statistics(&self, request: StatisticsRequest) -> Result<Vec<Statistics>, Error> {
         let opens = self.opens(&request.uid, &request.shards)?;
-        self.compute(Priority::Search, request.deadline, move |_| {
-            opens
-                .iter()
-                .map(|open| exec::count(&[&open.snapshot], &request.terms).map_err(internal))
-                .collect()
+        self.compute(Priority::Search, request.deadline, move |cancel| {
+            let mut counted = Vec::with_capacity(opens.len());
+            for open in &opens {
+                counted.push(exec::count(&[&open.snapshot], &request.terms, cancel).map_err(internal)?);
+                if cancel.check() {
+                    return Err(expired());
+                }
+            }
+            Ok(counted)
         })
         .await
     }
@@ -163,7 +167,10 @@ fn run(
         StatisticsFrom::Given(statistics) => statistics.as_ref(),
         StatisticsFrom::TheseShards => {
             let snapshots: Vec<_> = opens.iter().map(|open| &open.snapshot).collect();
-            counted = exec::count(&snapshots, &exec::terms(&search.query)).map_err(internal)?;
+            counted = exec::count(&snapshots, &exec::terms(&search.query), cancel).map_err(internal)?;
+            if cancel.check() {
+                return Err(expired());
+            }
             &counted
         }
     };
@@ -182,6 +189,9 @@ fn run(
         let at = entry.shard as usize;
         let address = Address { segment: entry.segment, doc: entry.doc };
         let inline = search.inline_from.is_some_and(|from| rank >= from);
+        if inline && cancel.check() {
+            return Err(expired());
+        }
         let document = inline.then(|| document(&opens[at], address)).transpose()?;
         let shard = search.shards[at].shard;
         hits.push(LeafHit { score: entry.score, hash: entry.hash, shard, address, document });

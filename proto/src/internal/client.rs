@@ -139,6 +139,15 @@ impl Remote {
         if !status.details().is_empty() {
             return status.into();
         }
+        // The other node made an answer that is larger than a message may be: all
+        // replicas would.
+        if status.code() == tonic::Code::OutOfRange {
+            return Error::too_large(format!(
+                "the answer of {} is larger than {} MiB: ask for fewer documents, or name the fields that you need",
+                self.node,
+                MESSAGE_BYTES_MAX >> 20
+            ));
+        }
         let cut_off = !status.message().contains(NOT_CONNECTED);
         let why = format!("{} cannot be reached: {}: retry", self.node, status.message());
         Error { cut_off, ..Error::unavailable(why) }

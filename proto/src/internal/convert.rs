@@ -17,8 +17,9 @@ use crate::leaf::{
 };
 use crate::search::Document;
 
+// Not the client's doing, and another replica may understand it.
 fn bad(what: &str) -> Error {
-    Error::invalid(format!("{what}: the nodes' releases do not fit each other"))
+    Error::internal(format!("{what}: the nodes' releases do not fit each other"))
 }
 
 pub(super) fn uid(text: &str) -> Result<IndexUid, Error> {

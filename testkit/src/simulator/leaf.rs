@@ -374,7 +374,11 @@ impl Way {
         if machine.here() >= machine.limit.lock().unwrap_or_else(PoisonError::into_inner).now() as u64 {
             world.counts.refused.fetch_add(1, Ordering::Relaxed);
             self.travel().await;
-            return Err(Error::overloaded(format!("{} has too much to do", machine.node)));
+            let Load { queued, service_us, .. } = self.load();
+            let wait = unslowed(Duration::from_micros(u64::from(service_us) * u64::from(queued)));
+            let retry_after = slowed(leaf::retry_after(wait / world.scenario.threads));
+            let refused = Error::overloaded(format!("{} has too much to do", machine.node));
+            return Err(refused.retry_after(retry_after));
         }
         let (reply, mut answer) = mpsc::channel(2);
         // Cancelled when this call is dropped, whatever becomes of it.

@@ -151,7 +151,7 @@ async fn cluster_of(scenario: &Scenario, seed: u64, traced: bool) -> Result<Outc
         index.placement = Arc::new(Placement { serve: placed(scenario, &nodes, at), own: Vec::new() });
         Arc::new(View {
             known: true,
-            nodes: nodes.clone(),
+            nodes: nodes.iter().map(|state| (state.node.clone(), state.clone())).collect(),
             indexes: [(index.name.clone(), Arc::new(index))].into(),
             ..View::default()
         })
@@ -279,6 +279,10 @@ fn settings(scenario: &Scenario) -> root::Settings {
         },
         slow_query: Duration::ZERO,
         silent_after: slowed(usual.silent_after),
+        reports: model::standing::Settings {
+            service_lasts: usual.reports.service_lasts * f64::from(SLOWED),
+            ..usual.reports
+        },
         hedging: scenario.hedging,
         choice: match scenario.choice {
             Choice::Random => Policy::Random,

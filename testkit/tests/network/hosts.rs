@@ -211,7 +211,7 @@ impl Client {
 fn client(seed: u64, log: Log) -> (Client, watch::Sender<Arc<View>>) {
     let (sender, view) = watch::channel(Arc::new(view()));
     let leaves = Directory::new(view.clone());
-    for state in &view.borrow().nodes {
+    for state in view.borrow().nodes.values() {
         let remote = Remote::new(state.node.clone(), connect(&state.node.0));
         leaves.insert(state.node.clone(), Arc::new(remote));
     }
@@ -289,7 +289,7 @@ fn view() -> View {
     };
     View {
         known: true,
-        nodes: (0..LEAVES).map(state).collect(),
+        nodes: (0..LEAVES).map(state).map(|state| (state.node.clone(), state)).collect(),
         indexes: [(index.name.clone(), Arc::new(index))].into(),
         ..View::default()
     }
