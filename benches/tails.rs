@@ -2,7 +2,7 @@
 //! simulator.
 //!
 //! `cargo bench --bench tails [-- SEEDS [SECTION …]]`, with the sections
-//! `stalls`, `book`, `never-worse`, `slower`, `overload`, `even`, `newcomer` and `tied`; 20
+//! `stalls`, `single`, `book`, `never-worse`, `slower`, `overload`, `even`, `newcomer` and `tied`; 20
 //! seeds and all sections without any. Figures are means over the seeds ± their standard deviation;
 //! each ratio is of two runs with the same seeds.
 
@@ -26,8 +26,9 @@ fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with('-'));
     let seeds = arguments.next().and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS);
     let wanted: Vec<String> = arguments.collect();
-    let sections: [Section; 8] = [
+    let sections: [Section; 9] = [
         ("stalls", stalls),
+        ("single", single),
         ("book", book),
         ("never-worse", never_worse),
         ("slower", slower),
@@ -136,43 +137,48 @@ fn counter(runs: &[Outcomes], name: &str) -> f64 {
 
 /// Every leaf stands still for 100 ms about every 10 s.
 fn stalls(seeds: u64) {
-    for (layout, leaves) in [
-        ("100 shards × 3 copies on 100 leaves, scattered", 100),
-        ("100 shards × 3 copies on 300 leaves, one shard each", 300),
-    ] {
-        println!("Stalls of 100 ms about every 10 s of each leaf: {layout}, 8 roots, ms");
-        println!(
-            "{:<6} {:<26} {:>14} {:>14} {:>8} {:>8} {:>7}",
-            "load", "", "p99", "p99.9", "times", "further", "pings"
-        );
-        for load in ["0.5", "0.7", "0.85"] {
-            let mut calm = 0.0;
-            for (name, hedging, stalls) in [
-                ("no stalls, hedging off", false, ""),
-                ("no stalls", true, ""),
-                ("stalls, hedging off", false, STALLS),
-                ("stalls", true, STALLS),
-            ] {
-                let (load, hedging) = (format!("load = {load}"), format!("hedging = {hedging}"));
-                let members = ["roots = 8", &load, &hedging, stalls];
-                let scenario = match leaves {
-                    100 => scattered(100, &members),
-                    _ => scenario(&[&["shards = 100\ncopies = 3", SERVICE], &members[..]].concat()),
-                };
-                let runs = runs(&scenario, if leaves == 100 { seeds } else { seeds.min(FEW) });
-                let p999 = at(&runs, 99.9);
-                if calm == 0.0 {
-                    calm = p999.0;
-                }
-                println!(
-                    "{:<6} {name:<26} {:>14} {p999:>14} {:>8.2} {:>6.2} % {:>5.1} %",
-                    &load[7..],
-                    at(&runs, 99.0),
-                    p999.0 / calm,
-                    figure(&runs, "further sends, %"),
-                    100.0 * counter(&runs, "pings") / counter(&runs, "leaf calls"),
-                );
+    stalling("100 shards × 3 copies on 100 leaves, scattered", scattered_100, seeds);
+}
+
+/// The same where each leaf holds one shard, so that two can leave all to a third.
+fn single(seeds: u64) {
+    let single = |members: &[&str]| scenario(&[&["shards = 100\ncopies = 3", SERVICE], members].concat());
+    stalling("100 shards × 3 copies on 300 leaves, one shard each", single, seeds.min(FEW));
+}
+
+fn scattered_100(members: &[&str]) -> Scenario {
+    scattered(100, members)
+}
+
+fn stalling(layout: &str, of: fn(&[&str]) -> Scenario, seeds: u64) {
+    println!("Stalls of 100 ms about every 10 s of each leaf: {layout}, 8 roots, ms");
+    println!(
+        "{:<6} {:<26} {:>14} {:>14} {:>8} {:>8} {:>7}",
+        "load", "", "p99", "p99.9", "times", "further", "pings"
+    );
+    for load in ["0.5", "0.7", "0.85"] {
+        let mut calm = 0.0;
+        for (name, hedging, stalls) in [
+            ("no stalls, hedging off", false, ""),
+            ("no stalls", true, ""),
+            ("stalls, hedging off", false, STALLS),
+            ("stalls", true, STALLS),
+        ] {
+            let (load, hedging) = (format!("load = {load}"), format!("hedging = {hedging}"));
+            let members = ["roots = 8", &load, &hedging, stalls];
+            let runs = runs(&of(&members), seeds);
+            let p999 = at(&runs, 99.9);
+            if calm == 0.0 {
+                calm = p999.0;
             }
+            println!(
+                "{:<6} {name:<26} {:>14} {p999:>14} {:>8.2} {:>6.2} % {:>5.1} %",
+                &load[7..],
+                at(&runs, 99.0),
+                p999.0 / calm,
+                figure(&runs, "further sends, %"),
+                100.0 * counter(&runs, "pings") / counter(&runs, "leaf calls"),
+            );
         }
     }
 }

@@ -14,6 +14,8 @@ pub(crate) const REQUESTS: &str = "windrow_edge_requests_total";
 pub(crate) const SECONDS: &str = "windrow_edge_seconds";
 /// Requests that are worked on.
 pub(crate) const IN_FLIGHT: &str = "windrow_edge_requests_in_flight";
+/// Refusals that waited, since there were too many of them.
+pub(crate) const REFUSALS_PACED: &str = "windrow_edge_refusals_paced_total";
 /// Bytes of documents that arrived.
 pub(crate) const DOCUMENT_BYTES: &str = "windrow_edge_document_bytes_total";
 
@@ -21,6 +23,7 @@ fn describe() {
     metrics::describe_counter!(REQUESTS, "Requests by call and result");
     metrics::describe_histogram!(SECONDS, Unit::Seconds, "Time to answer, by call");
     metrics::describe_gauge!(IN_FLIGHT, "Requests that are worked on");
+    metrics::describe_counter!(REFUSALS_PACED, "Refusals that waited, since there were too many of them");
     metrics::describe_counter!(DOCUMENT_BYTES, Unit::Bytes, "Bytes of documents that arrived");
 }
 
@@ -67,6 +70,7 @@ pub(crate) struct Metrics {
     calls: [PerCall; CALLS.len()],
     pub(crate) in_flight: Gauge,
     pub(crate) document_bytes: Counter,
+    pub(crate) refusals_paced: Counter,
 }
 
 struct PerCall {
@@ -88,6 +92,7 @@ impl Metrics {
             calls: CALLS.map(per_call),
             in_flight: metrics::gauge!(IN_FLIGHT),
             document_bytes: metrics::counter!(DOCUMENT_BYTES),
+            refusals_paced: metrics::counter!(REFUSALS_PACED),
         }
     }
 

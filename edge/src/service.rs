@@ -2,10 +2,11 @@
 //! metrics.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt;
 use model::ids::IndexName;
+use model::pace::Pace;
 use proto::admin::{Admin, Change, Refresh, Rejected, Write, Written};
 use proto::search::{Answer, Document, Request, Search};
 use proto::{Error, Kind};
@@ -30,6 +31,10 @@ pub struct Edge {
     /// Room for bodies, in units of [`BUDGET_BYTES`].
     pub(crate) bodies: Semaphore,
     pub(crate) metrics: Metrics,
+    begun: Instant,
+    cores: usize,
+    /// How fast searches are refused.
+    pace: Mutex<Pace>,
 }
 
 impl Edge {
@@ -41,7 +46,22 @@ impl Edge {
             requests: Semaphore::new(settings.requests_max.min(Semaphore::MAX_PERMITS)),
             bodies: Semaphore::new(bodies),
             metrics: Metrics::new(),
+            begun: Instant::now(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            pace: Mutex::default(),
             settings,
+        }
+    }
+
+    /// Waits where refusals are so many that they would take the CPU of answers.
+    async fn paced(&self) {
+        let wait = {
+            let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+            pace.wait(self.begun.elapsed(), self.cores, &self.settings.refusals)
+        };
+        if !wait.is_zero() {
+            self.metrics.refusals_paced.increment(1);
+            tokio::time::sleep(wait).await;
         }
     }
 
@@ -60,6 +80,7 @@ impl Edge {
         };
         if let (Call::Search, Some(refusal)) = (call, self.search.refusal()) {
             running.end = End::Failed(refusal.kind);
+            self.paced().await;
             return Err(refusal.into());
         }
         running.enter(permit);
@@ -71,6 +92,9 @@ impl Edge {
             Ok(_) => End::Ok,
             Err(problem) => End::Failed(problem.error.kind),
         };
+        if call == Call::Search && matches!(&result, Err(problem) if problem.error.kind == Kind::Overloaded) {
+            self.paced().await;
+        }
         result
     }
 

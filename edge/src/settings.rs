@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use model::pace;
 use model::query::Limits;
 
 /// What the public API accepts.
@@ -30,6 +31,8 @@ pub struct Settings {
     pub requests_max: usize,
     /// When a request that was refused for load should come back.
     pub retry_after: Duration,
+    /// How fast searches are refused.
+    pub refusals: pace::Settings,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
     /// How long a write may take, from its first byte to its answer.
@@ -55,6 +58,7 @@ impl Default for Settings {
             grpc_message_bytes_max: 17 * MIB,
             requests_max: 1_024,
             retry_after: Duration::from_secs(1),
+            refusals: pace::Settings::default(),
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             call_timeout: Duration::from_secs(30),

@@ -37,6 +37,7 @@ impl Reply {
         assert_eq!(self.status, status, "{:?}", self.body);
         assert_eq!(self.headers[header::CONTENT_TYPE], "application/problem+json");
         let json = self.json();
+        assert_eq!(json["status"], status, "{json}");
         for member in ["type", "title"] {
             assert!(json[member].is_string(), "{json}");
         }
@@ -804,4 +805,22 @@ async fn health_and_reflection_answer() {
     assert_eq!(unknown.headers["grpc-status"], "12");
     drop((reflection, replies, health, channel));
     server.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_at_once_when_refused_waits() {
+    let refusals = model::pace::Settings { rate: 100.0, ..Default::default() };
+    let cores = std::thread::available_parallelism().unwrap().get() as f64;
+    let (fake, router) = with(Settings { refusals, ..Settings::default() });
+    fake.fill(true);
+    let begun = tokio::time::Instant::now();
+    let mut refused = 0.0;
+    // One after another, as fast as they are refused.
+    while begun.elapsed() < Duration::from_secs(2) {
+        let reply = ask(&router, "POST", "/v1/indexes/papers/search", r#"{"query": "cat"}"#).await;
+        assert!(reply.problem(429).contains("it is full") && reply.headers.contains_key("retry-after"));
+        refused += 1.0;
+    }
+    let most = 100.0 * cores * 2.1 + 2.0;
+    assert!(refused <= most && refused > most / 3.0, "{refused} refusals, {most} at most");
 }

@@ -12,6 +12,7 @@ pub mod gather;
 pub mod hedge;
 pub mod ids;
 pub mod limit;
+pub mod pace;
 pub mod placement;
 pub mod plan;
 pub mod query;

@@ -47,9 +47,10 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            // A root mostly waits, and the CPU has its own limits where it is:
-            // a slow way to the leaves is no reason to refuse.
-            searches: limit::Settings { least: 64, first: 256, ..limit::Settings::default() },
+            // A root mostly waits, and the CPU has its own limits where it is: a
+            // slow way to the leaves is no reason to refuse. What leaves refuse
+            // is: it costs ten times what a refusal here does.
+            searches: limit::Settings { least: 8, first: 256, ..limit::Settings::default() },
             writes_max: 256,
             // A loader has four requests under way.
             writes_least: 4,
