@@ -14,6 +14,7 @@
 //!   stand, which is canonical.
 
 mod bind;
+mod bytes;
 
 pub use bind::{BindError, bind, bind_filter};
 
