@@ -33,7 +33,7 @@ pub struct Edge {
     pub(crate) metrics: Metrics,
     begun: Instant,
     cores: usize,
-    /// How fast searches are refused.
+    /// How fast requests are refused.
     pace: Mutex<Pace>,
 }
 
@@ -78,21 +78,23 @@ impl Edge {
             running.end = End::Failed(Kind::Overloaded);
             return Err(self.overloaded("requests", self.settings.requests_max).into());
         };
-        if let (Call::Search, Some(refusal)) = (call, self.search.refusal()) {
-            running.end = End::Failed(refusal.kind);
-            self.paced().await;
-            return Err(refusal.into());
-        }
-        running.enter(permit);
-        let result = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_panic| {
-            // The panic hook has said what and where.
-            Err(Error::internal("answer: the request met a defect, and the server's log says where").into())
-        });
+        let refusal = if call == Call::Search { self.search.refusal() } else { None };
+        let result = match refusal {
+            Some(refusal) => Err(refusal.into()),
+            None => {
+                running.enter(permit);
+                AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_panic| {
+                    // The panic hook has said what and where.
+                    let defect = "answer: the request met a defect, and the server's log says where";
+                    Err(Error::internal(defect).into())
+                })
+            }
+        };
         running.end = match &result {
             Ok(_) => End::Ok,
             Err(problem) => End::Failed(problem.error.kind),
         };
-        if call == Call::Search && matches!(&result, Err(problem) if problem.error.kind == Kind::Overloaded) {
+        if result.as_ref().is_err_and(|problem| problem.error.kind == Kind::Overloaded) {
             self.paced().await;
         }
         result

@@ -31,7 +31,7 @@ pub struct Settings {
     pub requests_max: usize,
     /// When a request that was refused for load should come back.
     pub retry_after: Duration,
-    /// How fast searches are refused.
+    /// How fast requests are refused.
     pub refusals: pace::Settings,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
