@@ -455,9 +455,7 @@ mod tests {
         let example = std::fs::read_to_string("deploy/windrow.toml").unwrap();
         let said: Vec<&str> = example
             .lines()
-            .filter_map(|line| {
-                line.strip_prefix("# ").or_else(|| line.strip_prefix(|c| c != '#').map(|_| line))
-            })
+            .map(|line| line.strip_prefix("# ").unwrap_or(line))
             .filter(|line| {
                 let key = line.split_once(" = ").map_or("", |(key, _)| key);
                 !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c == '_')

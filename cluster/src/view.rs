@@ -82,20 +82,12 @@ impl View {
         self.live(node).or_else(|| self.departed.iter().find(|state| state.node == *node))
     }
 
-    /// The live leaves on the hosts of these nodes, which share what makes a host
-    /// slow. None where all leaves are on one host: that says nothing.
-    pub fn neighbours<'a>(
-        &'a self,
-        nodes: impl Iterator<Item = &'a NodeId>,
-    ) -> impl Iterator<Item = &'a NodeId> {
-        let leaves = || self.nodes.values().filter(|state| state.is(SERVE));
-        let hosts: BTreeSet<Option<&str>> = leaves().map(host).collect();
-        let mut theirs = BTreeSet::new();
-        if hosts.len() > 1 {
-            theirs.extend(nodes.filter_map(|node| host(self.known_node(node)?)));
-        }
-        let near = leaves().filter(move |state| host(state).is_some_and(|host| theirs.contains(host)));
-        near.map(|state| &state.node)
+    /// Whether its leaves are on more than one host.
+    #[must_use]
+    pub fn spans_hosts(&self) -> bool {
+        let mut hosts = self.nodes.values().filter(|state| state.is(SERVE)).map(NodeState::host);
+        let first = hosts.next();
+        hosts.any(|host| Some(host) != first)
     }
 
     /// The leaf that should own a shard: the first live one that can, is not
@@ -223,11 +215,6 @@ impl Registry for Names {
         }
         Ok(())
     }
-}
-
-/// The host of a node, by where it is reached.
-fn host(state: &NodeState) -> Option<&str> {
-    Some(state.internal.as_deref()?.rsplit_once(':')?.0)
 }
 
 /// Keeps a view current.

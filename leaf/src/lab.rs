@@ -76,7 +76,8 @@ impl Shard {
 pub fn search(shards: &[Shard], query: &Node, limit: usize, count: Count) -> (Vec<Hit>, u64) {
     let snapshots: Vec<&Snapshot> = shards.iter().map(|shard| &shard.0).collect();
     let cancel = Cancel::new();
-    let statistics = exec::count(&snapshots, &exec::terms(query), &cancel).expect("terms are counted");
+    let counted = exec::count(&snapshots, &exec::terms(query), &cancel).expect("terms are counted");
+    let statistics = counted.expect("nothing stops it");
     let opens: Vec<(ShardId, &Snapshot)> =
         shards.iter().zip(0..).map(|(shard, number)| (ShardId(number), &shard.0)).collect();
     let job = Job { query, filter: None, statistics: &statistics, limit, count };

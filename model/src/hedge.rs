@@ -20,7 +20,7 @@ pub struct Settings {
     /// The part of the budget that ordinary lateness may take: the rest is for
     /// leaves that stand still.
     pub ordinary: f64,
-    /// Hedges in a row: of a call, of its hedge, …
+    /// Hedges of a shard in one query.
     pub hedges_max: u32,
     /// The part of a call's usual time after which its leaf is pinged, where it
     /// gave no other sign of life for as long.

@@ -224,7 +224,7 @@ impl Standing {
         if self.silent { 0.0 } else { stretch.powf(1.0 / self.unanswered.max(1) as f64) }
     }
 
-    /// Notes a failure: it is asked last until then.
+    /// Notes what speaks against it: it is asked last until then.
     pub fn failed(&mut self, until: f64, why: Doubt) {
         self.failed = Some((until, why));
     }

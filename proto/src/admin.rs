@@ -188,6 +188,12 @@ pub const SERVE: &str = "serve";
 pub const ROOT: &str = "root";
 
 impl NodeState {
+    /// The host on which other nodes reach it, where there is one.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        Some(self.internal.as_deref()?.rsplit_once(':')?.0)
+    }
+
     /// Whether the node has this role.
     #[must_use]
     pub fn is(&self, role: &str) -> bool {

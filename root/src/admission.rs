@@ -49,7 +49,7 @@ impl Default for Settings {
         Self {
             // A root mostly waits, and the CPU has its own limits where it is: a
             // slow way to the leaves is no reason to refuse. What leaves refuse
-            // is: it costs ten times what a refusal here does.
+            // is: it was parsed, planned and sent in vain.
             searches: limit::Settings { least: 8, first: 256, ..limit::Settings::default() },
             writes_max: 256,
             // A loader has four requests under way.

@@ -8,13 +8,14 @@ use cluster::{Index, View};
 use model::choice::{self, Draw, Grouping, Replica};
 use model::ids::{NodeId, ShardId};
 use model::standing::{Doubt, Load};
+use proto::admin::NodeState;
 use proto::leaf::ShardAt;
 use proto::{Error, Kind};
 
 use crate::root::Root;
 
 /// Missing shards that an error names.
-pub(crate) const NAMED_MAX: usize = 10;
+const NAMED_MAX: usize = 10;
 
 /// Why a shard is not in an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,33 +89,39 @@ pub(crate) enum Trust {
 
 /// Who is not asked for what.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tried(Vec<(NodeId, Option<Vec<ShardId>>)>);
+pub(crate) struct Tried<'a> {
+    /// Leaves, and the shards that they were asked for, in ascending order.
+    calls: Vec<(&'a NodeId, &'a [ShardAt])>,
+    hosts: Vec<&'a str>,
+}
 
-impl Tried {
-    /// Nothing of these leaves.
-    pub(crate) fn all_of<'a>(nodes: impl Iterator<Item = &'a NodeId>) -> Self {
-        Self(nodes.map(|node| (node.clone(), None)).collect())
+impl<'a> Tried<'a> {
+    /// No leaf again for the shards that it was asked for.
+    pub(crate) fn of(calls: impl Iterator<Item = (&'a NodeId, &'a [ShardAt])>) -> Self {
+        Self { calls: calls.collect(), hosts: Vec::new() }
     }
 
-    /// Nor these shards of a leaf.
-    pub(crate) fn note(&mut self, node: &NodeId, shards: &[ShardAt]) {
-        self.0.push((node.clone(), Some(shards.iter().map(|at| at.shard).collect())));
+    /// Nor a leaf on a host that was asked for any of these shards: it shares what
+    /// makes the host slow. Where all leaves are on one host that says nothing.
+    pub(crate) fn apart(self, view: &'a View, shards: &[ShardAt]) -> Self {
+        if !view.spans_hosts() {
+            return self;
+        }
+        let asked = self.calls.iter().filter(|(_, asked)| shards.iter().any(|at| holds(asked, at.shard)));
+        let hosts = asked.filter_map(|(node, _)| view.known_node(node)?.host()).collect();
+        Self { hosts, ..self }
     }
 
-    /// With nothing of the leaves on the hosts of those that were asked for any
-    /// of these shards.
-    pub(crate) fn with_neighbours(&self, view: &View, shards: &[ShardAt]) -> Self {
-        let asked = self.0.iter().map(|(node, _)| node);
-        let asked = asked.filter(|node| shards.iter().any(|at| self.has(node, at.shard)));
-        let near: Vec<_> = view.neighbours(asked).map(|node| (node.clone(), None)).collect();
-        Self(self.0.iter().cloned().chain(near).collect())
+    fn admits(&self, state: &NodeState, shard: ShardId) -> bool {
+        !self.calls.iter().any(|(node, asked)| **node == state.node && holds(asked, shard))
+            && !state.host().is_some_and(|host| self.hosts.contains(&host))
     }
+}
 
-    fn has(&self, node: &NodeId, shard: ShardId) -> bool {
-        self.0.iter().any(|(tried, shards)| {
-            tried == node && shards.as_ref().is_none_or(|shards| shards.contains(&shard))
-        })
-    }
+/// Whether shards, in ascending order, hold one.
+fn holds(shards: &[ShardAt], shard: ShardId) -> bool {
+    debug_assert!(shards.is_sorted_by_key(|at| at.shard), "shards are asked for in their order");
+    shards.binary_search_by_key(&shard, |at| at.shard).is_ok()
 }
 
 impl Trust {
@@ -134,7 +141,7 @@ impl Root {
         view: &View,
         pinned: &Index,
         shards: &[ShardAt],
-        tried: &Tried,
+        tried: &Tried<'_>,
         trust: Trust,
         grouping: Grouping,
     ) -> (Vec<(NodeId, Vec<ShardAt>)>, Vec<Missing>) {
@@ -149,7 +156,7 @@ impl Root {
                 let known = pinned
                     .holders(at.shard)
                     .iter()
-                    .filter(|node| !tried.has(node, at.shard) && view.known_node(node).is_some());
+                    .filter(|node| view.known_node(node).is_some_and(|state| tried.admits(state, at.shard)));
                 let mut loads = Vec::with_capacity(3);
                 let mut replicas = Vec::with_capacity(3);
                 let mut doubts = Vec::new();
@@ -200,6 +207,11 @@ pub(crate) fn possible(enough: &Enough, missing: &[Missing]) -> Result<(), Error
     if whole.saturating_sub(lost) as f64 >= enough.least {
         return Ok(());
     }
+    Err(failure("too little would be covered", missing, "retry, or lower min_coverage"))
+}
+
+/// An error that names what is missing. Its kind is that of the last of it.
+pub(crate) fn failure(what: &str, missing: &[Missing], advice: &str) -> Error {
     let kind = match missing.last().map(|missing| missing.reason) {
         Some(Reason::Refused) => Kind::Overloaded,
         Some(Reason::Expired) => Kind::Expired,
@@ -211,9 +223,8 @@ pub(crate) fn possible(enough: &Enough, missing: &[Missing]) -> Result<(), Error
     if missing.len() > NAMED_MAX {
         each.push(format!("{} more", missing.len() - NAMED_MAX));
     }
-    let message = format!("too little would be covered ({}): retry, or lower min_coverage", each.join(", "));
-    let error = Error::new(kind, message);
-    Err(if kind == Kind::Expired { error } else { error.retry_after(Duration::from_secs(1)) })
+    let error = Error::new(kind, format!("{what} ({}): {advice}", each.join(", ")));
+    if kind == Kind::Expired { error } else { error.retry_after(Duration::from_secs(1)) }
 }
 
 pub(crate) fn documents(enough: &Enough, shard: ShardId) -> u64 {
@@ -243,6 +254,9 @@ fn best(doubts: &[Doubt]) -> Reason {
 
 #[cfg(test)]
 mod tests {
+    use model::ids::Generation;
+    use proto::admin::SERVE;
+
     use super::*;
 
     #[test]
@@ -259,13 +273,34 @@ mod tests {
     }
 
     #[test]
-    fn a_leaf_is_not_asked_again_for_what_it_was_asked() {
-        let node = |name: &str| NodeId(name.into());
-        let at = |shard| ShardAt { shard: ShardId(shard), generation: model::ids::Generation(1) };
-        let mut tried = Tried::all_of([node("a")].iter());
-        tried.note(&node("b"), &[at(0), at(1)]);
-        let has = |name: &str| [0, 1, 2].map(|shard| tried.has(&node(name), ShardId(shard)));
-        assert_eq!([has("a"), has("b"), has("c")], [[true; 3], [true, true, false], [false; 3]]);
+    fn a_leaf_is_not_asked_again_for_what_it_was_asked_nor_its_host() {
+        let state = |name: &str, host: &str| NodeState {
+            node: NodeId(name.into()),
+            roles: vec![SERVE.to_owned()],
+            public: None,
+            internal: Some(format!("{host}:7701")),
+            zone: None,
+            draining: false,
+        };
+        let at = |shard| ShardAt { shard: ShardId(shard), generation: Generation(1) };
+        let seen = |hosts: [&str; 3]| {
+            let states: Vec<NodeState> =
+                ["a", "b", "c"].iter().zip(hosts).map(|(name, host)| state(name, host)).collect();
+            let nodes = states.iter().map(|state| (state.node.clone(), state.clone())).collect();
+            let view = View { nodes, ..View::default() };
+            // Leaf a was asked for two shards; who is asked for the second, and for a third.
+            let asked = [at(0), at(1)];
+            let tried = Tried::of([(&states[0].node, &asked[..])].into_iter());
+            let admits = |tried: &Tried<'_>, shard| {
+                [0, 1, 2].map(|leaf: usize| tried.admits(&states[leaf], ShardId(shard)))
+            };
+            let apart = tried.clone().apart(&view, &[at(1)]);
+            let elsewhere = tried.clone().apart(&view, &[at(2)]);
+            [admits(&tried, 1), admits(&tried, 2), admits(&apart, 1), admits(&elsewhere, 2)]
+        };
+        let (own, other) = ([false, true, true], [false, false, true]);
+        assert_eq!(seen(["x", "x", "y"]), [own, [true; 3], other, [true; 3]]);
+        assert_eq!(seen(["x", "x", "x"]), [own, [true; 3], own, [true; 3]]);
     }
 
     #[test]

@@ -4,12 +4,20 @@
 //! costs one question to the shards that moved.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use futures::FutureExt;
 use model::cut::Cut;
 use model::ids::{Generation, IndexUid, ShardId};
 use model::plan::{FieldName, Node, TextTerm};
 use model::statistics::Statistics;
-use proto::leaf::ShardAt;
+use proto::Error;
+use proto::leaf::{Leaf, ShardAt, StatisticsRequest};
+use runtime::Deadline;
+
+use crate::memory::Phase;
+use crate::root::Root;
+use crate::search::{Failed, Reading};
 
 /// Counts kept: about 100 bytes each.
 const COUNTS_KEPT: u64 = 500_000;
@@ -88,5 +96,46 @@ impl Known {
         tokens.into_iter().for_each(|(field, count)| keep(What::Tokens(field), count));
         let frequencies: BTreeMap<_, _> = frequencies;
         frequencies.into_iter().for_each(|(term, count)| keep(What::Frequency(term), count));
+    }
+}
+
+impl Root {
+    /// Sums the statistics of the query's terms over the cut, asking leaves
+    /// for what is not known yet.
+    pub(crate) async fn statistics(
+        &self,
+        reading: &Reading<'_>,
+        query: &Node,
+        deadline: Deadline,
+        all: &[ShardAt],
+    ) -> Result<Statistics, Failed> {
+        let pinned = reading.pinned;
+        let terms = terms(query);
+        let known = self.known();
+        let (mut sum, shards) = known.sum(&pinned.cut, all, &terms);
+        if shards.is_empty() {
+            return Ok(sum);
+        }
+        let call = |leaf: Arc<dyn Leaf>, shards: Vec<ShardAt>| {
+            let request =
+                StatisticsRequest { uid: pinned.uid.clone(), shards, terms: terms.clone(), deadline };
+            async move { leaf.statistics(request).await }.boxed()
+        };
+        let gathered = reading.question(Phase::Statistics, deadline, &call).ask(shards).await?;
+        for part in reading.unless_lost(gathered)?.parts {
+            for (at, counted) in part.record.shards.iter().zip(part.answer) {
+                if let Some(more) = counted.frequencies.values().find(|df| **df > counted.documents) {
+                    return Err(Failed::Error(Error::internal(format!(
+                        "shard {} counts a term in {more} of {} documents",
+                        at.shard, counted.documents
+                    ))));
+                }
+                // The cut says how many documents there are.
+                let counted = Statistics { documents: 0, ..counted };
+                sum.add(&counted);
+                known.learn(&pinned.uid, at.shard, at.generation, counted);
+            }
+        }
+        Ok(sum)
     }
 }

@@ -72,15 +72,17 @@ impl Root {
             split.await.map_err(|error| Error::internal(format!("validation died: {error}")))?;
 
         let sent = batches.iter().map(|(shard, batch)| self.send(&index, *shard, batch, deadline));
+        let sent = join_all(sent).await;
         let mut written = Written::default();
         let mut seqs = BTreeMap::new();
-        for ((shard, batch), Sent { accepted, seq, failed }) in batches.iter().zip(join_all(sent).await) {
+        // Nothing of the documents is kept while their visibility is waited for.
+        for ((shard, batch), Sent { accepted, seq, failed }) in batches.into_iter().zip(sent) {
             written.accepted += accepted as u64;
-            seqs.extend(seq.map(|seq| (*shard, seq)));
+            seqs.extend(seq.map(|seq| (shard, seq)));
             if let Some(error) = failed {
-                let left = batch.lines.iter().zip(&batch.operations).skip(accepted);
+                let left = batch.lines.into_iter().zip(&batch.operations).skip(accepted);
                 rejected.extend(left.map(|(line, operation)| Rejected {
-                    line: *line,
+                    line,
                     id: Some(operation.id().to_owned()),
                     reason: error.message.clone(),
                     kind: error.kind,

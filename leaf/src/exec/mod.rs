@@ -194,13 +194,13 @@ pub(crate) fn terms(query: &Node) -> Vec<TextTerm> {
     terms
 }
 
-/// Sums the statistics of some terms over some shards; where it was cancelled,
-/// of some of them.
+/// Sums the statistics of some terms over some shards; `None` where it was
+/// cancelled.
 pub(crate) fn count(
     shards: &[&Snapshot],
     terms: &[TextTerm],
     cancel: &runtime::Cancel,
-) -> Result<Statistics, Error> {
+) -> Result<Option<Statistics>, Error> {
     let documents = shards.iter().map(|shard| shard.documents).sum();
     let mut sum = Statistics { documents, ..Statistics::default() };
     for term in terms {
@@ -214,13 +214,13 @@ pub(crate) fn count(
         let mut frequency = 0;
         for shard in shards {
             if cancel.check() {
-                return Ok(sum);
+                return Ok(None);
             }
             frequency += shard.frequency(term)?;
         }
         sum.frequencies.insert(term.clone(), frequency);
     }
-    Ok(sum)
+    Ok(Some(sum))
 }
 
 /// A term in more documents than the bound settles a bounded count of any

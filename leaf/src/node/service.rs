@@ -68,14 +68,11 @@ impl leaf::Leaf for Leaf {
     async fn statistics(&self, request: StatisticsRequest) -> Result<Vec<Statistics>, Error> {
         let opens = self.opens(&request.uid, &request.shards)?;
         self.compute(Priority::Search, request.deadline, move |cancel| {
-            let mut counted = Vec::with_capacity(opens.len());
-            for open in &opens {
-                counted.push(exec::count(&[&open.snapshot], &request.terms, cancel).map_err(internal)?);
-                if cancel.check() {
-                    return Err(expired());
-                }
-            }
-            Ok(counted)
+            let count = |open: &Arc<Open>| {
+                let counted = exec::count(&[&open.snapshot], &request.terms, cancel).map_err(internal)?;
+                counted.ok_or_else(expired)
+            };
+            opens.iter().map(count).collect()
         })
         .await
     }
@@ -167,10 +164,8 @@ fn run(
         StatisticsFrom::Given(statistics) => statistics.as_ref(),
         StatisticsFrom::TheseShards => {
             let snapshots: Vec<_> = opens.iter().map(|open| &open.snapshot).collect();
-            counted = exec::count(&snapshots, &exec::terms(&search.query), cancel).map_err(internal)?;
-            if cancel.check() {
-                return Err(expired());
-            }
+            let terms = exec::terms(&search.query);
+            counted = exec::count(&snapshots, &terms, cancel).map_err(internal)?.ok_or_else(expired)?;
             &counted
         }
     };

@@ -228,9 +228,8 @@ impl Leaf for Service<dyn leaf::Leaf> {
     }
 
     async fn ping(&self, request: Request<v1::PingRequest>) -> Result<Response<v1::Load>, Status> {
-        // One more call than may be: a node that is full is there all the same.
-        let load = self.inner.ping(deadline(request.metadata())).await?;
-        Ok(Response::new(load.into()))
+        let deadline = deadline(request.metadata());
+        self.run(async { self.inner.ping(deadline).await.map(Into::into) }).await
     }
 }
 

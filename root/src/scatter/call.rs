@@ -80,8 +80,6 @@ pub(super) struct Asked<T> {
     pub(super) leg: usize,
     pub(super) attempt: usize,
     pub(super) slot: usize,
-    /// Hedges before it in a row.
-    pub(super) rank: u32,
     /// Whether others were asked since it is late.
     pub(super) hedged: bool,
     pub(super) record: Record,

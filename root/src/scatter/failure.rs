@@ -18,7 +18,7 @@ impl<T: Send + 'static> Flight<'_, '_, T> {
     pub(super) fn failed(&mut self, id: usize, error: Error) -> Result<(), Error> {
         let question = self.question;
         let (root, settings) = (self.root(), self.root().settings());
-        let Asked { leg, attempt, slot, rank, .. } = self.asked[id];
+        let Asked { leg, attempt, slot, .. } = self.asked[id];
         let shards = self.asked[id].record.shards.clone();
         let node = self.asked[id].record.node.clone();
         self.asked[id].record.outcome = Some(error.to_string());
@@ -47,15 +47,11 @@ impl<T: Send + 'static> Flight<'_, '_, T> {
         if self.legs[leg].done || self.legs[leg].attempts[attempt].failed || open {
             return Ok(());
         }
-        let hedged = self.asked[id].hedged;
         if let Some(noted) = question.danger.spared.filter(|_| spared) {
             noted.store(true, Ordering::Relaxed);
         }
-        let groups = if movable && !spared {
-            self.others(&self.legs[leg].tried, &shards, Trust::Any)
-        } else {
-            Vec::new()
-        };
+        let groups =
+            if movable && !spared { self.others(&self.tried(leg), &shards, Trust::Any) } else { Vec::new() };
         // Where nobody is left to ask, nothing is spent.
         let allowed = !groups.is_empty()
             && match error.kind {
@@ -73,10 +69,7 @@ impl<T: Send + 'static> Flight<'_, '_, T> {
                 if self.legs[leg].done {
                     break;
                 }
-                let retry = self.asked.len();
-                self.send(Place { leg, attempt, slot, rank }, group, Why::Retry)?;
-                // The hedge of the call that failed is one of this too.
-                self.asked[retry].hedged = hedged;
+                self.send(Place { leg, attempt, slot }, group, Why::Retry)?;
             }
             return Ok(());
         }
@@ -84,11 +77,7 @@ impl<T: Send + 'static> Flight<'_, '_, T> {
         leg_state.attempts[attempt].failed = true;
         if leg_state.attempts.iter().any(|attempt| !attempt.failed) {
             // What else is under way for this attempt fills nothing any more.
-            for other in leg_state.calls.clone() {
-                if self.asked[other].attempt == attempt {
-                    self.cancel(other);
-                }
-            }
+            self.cancel_where(leg, |asked| asked.attempt == attempt);
             return Ok(());
         }
         if !(movable || error.kind == Kind::Expired) {
@@ -117,7 +106,7 @@ impl<T: Send + 'static> Flight<'_, '_, T> {
     }
 
     /// Makes so many slots of one.
-    pub(super) fn split(&mut self, leg: usize, attempt: usize, slot: usize, into: usize) -> Vec<usize> {
+    fn split(&mut self, leg: usize, attempt: usize, slot: usize, into: usize) -> Vec<usize> {
         let slots = &mut self.legs[leg].attempts[attempt].slots;
         let more = slots.len();
         slots.extend(Attempt::new(into.saturating_sub(1)).slots);
@@ -128,7 +117,7 @@ impl<T: Send + 'static> Flight<'_, '_, T> {
     /// trusted so far.
     pub(super) fn others(
         &self,
-        these: &Tried,
+        these: &Tried<'_>,
         shards: &[ShardAt],
         trust: Trust,
     ) -> Vec<(NodeId, Vec<ShardAt>)> {

@@ -57,6 +57,12 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
         self.question.root
     }
 
+    /// Who was asked for what of a leg.
+    pub(super) fn tried(&self, leg: usize) -> Tried<'_> {
+        let records = self.legs[leg].calls.iter().map(|id| &self.asked[*id].record);
+        Tried::of(records.map(|record| (&record.node, &record.shards[..])))
+    }
+
     pub(super) async fn run(mut self, mut groups: Vec<(NodeId, Vec<ShardAt>)>) -> Result<Gathered<T>, Error> {
         if self.question.danger.died > 0 && groups.len() > 1 {
             self.root().metrics().canaries.increment(1);
@@ -109,7 +115,7 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
     }
 
     /// Begins a leg for each group.
-    pub(super) fn begin(&mut self, groups: Vec<(NodeId, Vec<ShardAt>)>) -> Result<(), Error> {
+    fn begin(&mut self, groups: Vec<(NodeId, Vec<ShardAt>)>) -> Result<(), Error> {
         // What is done twice earns nothing: it is a further send itself.
         match self.question.again {
             false => self.root().memory().earn(groups.len()),
@@ -119,13 +125,12 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
             let leg = self.legs.len();
             self.legs.push(Leg {
                 shards: group.1.clone(),
-                tried: Tried::default(),
                 attempts: vec![Attempt::new(1)],
                 calls: Vec::new(),
                 done: false,
             });
             self.open += 1;
-            self.send(Place { leg, attempt: 0, slot: 0, rank: 0 }, group, Why::First)?;
+            self.send(Place { leg, attempt: 0, slot: 0 }, group, Why::First)?;
         }
         Ok(())
     }
@@ -137,9 +142,8 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
         why: Why,
     ) -> Result<(), Error> {
         let root = self.root();
-        let Place { leg, attempt, slot, rank } = place;
+        let Place { leg, attempt, slot } = place;
         let (node, shards) = group;
-        self.legs[leg].tried.note(&node, &shards);
         self.legs[leg].attempts[attempt].slots[slot].open += 1;
         let usual = self.history.usual(&shards, self.question.phase);
         // Before anything is known, a tenth of what is too long in any case.
@@ -160,7 +164,6 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
             leg,
             attempt,
             slot,
-            rank,
             hedged: false,
             ping_at: record.sent + quiet(root, usual),
             record,
@@ -179,7 +182,7 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
     }
 
     /// Takes note of a call's end.
-    pub(super) fn ended(&mut self, id: usize, outcome: Result<T, Error>) -> Result<(), Error> {
+    fn ended(&mut self, id: usize, outcome: Result<T, Error>) -> Result<(), Error> {
         let root = self.root();
         let asked = &mut self.asked[id];
         let Some(sent) = asked.open.take() else { return Ok(()) };
@@ -203,7 +206,7 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
                 let others = std::mem::take(&mut filled.open) > 1;
                 let won = attempts[attempt].complete();
                 if others && !won {
-                    self.close_slot(leg, attempt, slot);
+                    self.cancel_where(leg, |asked| asked.attempt == attempt && asked.slot == slot);
                 }
                 if won && !self.legs[leg].done {
                     self.won(leg, attempt);
@@ -218,7 +221,7 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
     }
 
     /// Ends a leg: the other calls for it are cancelled.
-    pub(super) fn won(&mut self, leg: usize, attempt: usize) {
+    fn won(&mut self, leg: usize, attempt: usize) {
         self.took.push(self.begun.elapsed().as_secs_f64());
         self.close(leg);
         let parts = self.legs[leg].attempts[attempt].slots.iter().filter_map(|slot| slot.part.as_ref());
@@ -240,17 +243,17 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
         }
     }
 
-    /// Cancels what else would fill a slot.
-    pub(super) fn close_slot(&mut self, leg: usize, attempt: usize, slot: usize) {
-        for id in self.legs[leg].calls.clone() {
-            let asked = &self.asked[id];
-            if asked.attempt == attempt && asked.slot == slot {
+    /// Cancels what nobody waits for any more of a leg.
+    pub(super) fn cancel_where(&mut self, leg: usize, such: impl Fn(&Asked<T>) -> bool) {
+        for place in 0..self.legs[leg].calls.len() {
+            let id = self.legs[leg].calls[place];
+            if such(&self.asked[id]) {
                 self.cancel(id);
             }
         }
     }
 
-    pub(super) fn cancel(&mut self, id: usize) {
+    fn cancel(&mut self, id: usize) {
         let root = self.root();
         let asked = &mut self.asked[id];
         if asked.open.take().is_none() {

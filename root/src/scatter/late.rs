@@ -69,12 +69,13 @@ impl<T: Send + 'static> Flight<'_, '_, T> {
             if !settings.hedging && !overdue || !self.held.is_empty() {
                 continue;
             }
-            if asked.hedged || asked.rank >= settings.hedge.hedges_max {
+            let (leg, sent) = (asked.leg, asked.record.sent);
+            if asked.hedged || self.hedges(leg, id) >= settings.hedge.hedges_max as usize {
                 continue;
             }
             let at_once = overdue || silent;
             let patience = if at_once { 1.0 } else { settings.hedge.patience(self.open, self.legs.len()) };
-            let hedge_at = asked.record.sent + seconds(late_after * patience).min(settings.attempt_timeout);
+            let hedge_at = sent + seconds(late_after * patience).min(settings.attempt_timeout);
             let again = if hedge_at > now {
                 hedge_at
             } else {
@@ -92,12 +93,20 @@ impl<T: Send + 'static> Flight<'_, '_, T> {
         Ok(next)
     }
 
+    /// How often others were asked for what a call was asked: each time for all of
+    /// its shards, so that any of them tells.
+    fn hedges(&self, leg: usize, id: usize) -> usize {
+        let any = self.asked[id].record.shards.first();
+        let calls = self.legs[leg].calls.iter().map(|id| &self.asked[*id].record);
+        calls.filter(|call| call.why == Why::Hedge && any.is_some_and(|at| call.shards.contains(at))).count()
+    }
+
     /// Asks others for what a call was asked; whether it did.
-    pub(super) fn hedge(&mut self, id: usize, silent: bool, overdue: bool) -> Result<bool, Error> {
+    fn hedge(&mut self, id: usize, silent: bool, overdue: bool) -> Result<bool, Error> {
         let root = self.root();
-        let Asked { leg, attempt, slot, rank, .. } = self.asked[id];
+        let Asked { leg, attempt, slot, .. } = self.asked[id];
         let shards = self.asked[id].record.shards.clone();
-        let tried = self.legs[leg].tried.with_neighbours(self.question.view, &shards);
+        let tried = self.tried(leg).apart(self.question.view, &shards);
         let groups = self.others(&tried, &shards, if overdue { Trust::Any } else { Trust::Well });
         // A slot of several has one answer; the only one may become several.
         let several = self.legs[leg].attempts[attempt].slots.len() > 1;
@@ -128,7 +137,7 @@ impl<T: Send + 'static> Flight<'_, '_, T> {
             if self.legs[leg].done || self.legs[leg].attempts[attempt].failed {
                 break;
             }
-            self.send(Place { leg, attempt, slot, rank: rank + 1 }, group, Why::Hedge)?;
+            self.send(Place { leg, attempt, slot }, group, Why::Hedge)?;
         }
         Ok(true)
     }
@@ -137,11 +146,7 @@ impl<T: Send + 'static> Flight<'_, '_, T> {
     /// wait: twice as long again as the others took, or usually take, for the
     /// others are then asked once more; and no longer than the deadline allows.
     /// Returns when to look again.
-    pub(super) fn leave_behind(
-        &mut self,
-        now: Instant,
-        median: Option<f64>,
-    ) -> Result<Option<Instant>, Error> {
+    fn leave_behind(&mut self, now: Instant, median: Option<f64>) -> Result<Option<Instant>, Error> {
         let Some(enough) = &self.question.enough else { return Ok(None) };
         let mut open: u64 = 0;
         let mut usual: f64 = 0.0;

@@ -3,7 +3,6 @@
 use proto::leaf::ShardAt;
 
 use super::question::Part;
-use crate::cover::Tried;
 
 /// Shards that one leaf answers for together.
 pub(super) struct Slot<T> {
@@ -35,13 +34,13 @@ pub(super) struct Place {
     pub(super) leg: usize,
     pub(super) attempt: usize,
     pub(super) slot: usize,
-    pub(super) rank: u32,
 }
 
+/// One leg.
 pub(super) struct Leg<T> {
     pub(super) shards: Vec<ShardAt>,
-    pub(super) tried: Tried,
     pub(super) attempts: Vec<Attempt<T>>,
+    /// Every call for it so far, until it is done.
     pub(super) calls: Vec<usize>,
     pub(super) done: bool,
 }

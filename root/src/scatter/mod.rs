@@ -32,4 +32,4 @@ mod question;
 
 pub(crate) use call::{Calls, Record};
 pub(crate) use late::seconds;
-pub(crate) use question::{Danger, Gathered, Part, Question};
+pub(crate) use question::{Call, Danger, Gathered, Part, Question};

@@ -30,7 +30,8 @@ pub(crate) struct Gathered<T> {
     pub(crate) missing: Vec<Missing>,
 }
 
-type Call<'a, T> =
+/// Asks one leaf for some shards.
+pub(crate) type Call<'a, T> =
     dyn Fn(Arc<dyn Leaf>, Vec<ShardAt>) -> BoxFuture<'static, Result<T, Error>> + Send + Sync + 'a;
 
 /// How dangerous a question may be to its leaves.
@@ -96,7 +97,7 @@ impl<T: Send + 'static> Question<'_, T> {
     pub(super) fn cover(
         &self,
         shards: &[ShardAt],
-        tried: &Tried,
+        tried: &Tried<'_>,
         trust: Trust,
     ) -> (Vec<(NodeId, Vec<ShardAt>)>, Vec<Missing>) {
         let grouping = if self.whole { Grouping::One } else { Grouping::Few };
