@@ -55,6 +55,28 @@ pub struct Request {
     pub profile: bool,
 }
 
+impl Request {
+    /// A search for the first ten hits, with their documents, that wants nothing
+    /// else said.
+    #[must_use]
+    pub fn new(index: IndexName, query: Query, deadline: Deadline) -> Self {
+        Self {
+            index,
+            query,
+            filter: None,
+            limit: 10,
+            offset: 0,
+            fields: None,
+            count: Count::default(),
+            deadline,
+            min_coverage: None,
+            token: None,
+            at: None,
+            profile: false,
+        }
+    }
+}
+
 /// A stored document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {

@@ -45,19 +45,11 @@ async fn searches_without_clients_never_start_or_stop() -> anyhow::Result<()> {
     }
     let words = (0..TERMS).map(|word| Query::Word { field: None, text: format!("w{word}") });
     let query = Query::Group(Group { should: words.collect(), ..Group::default() });
+    let index = IndexName::new("cancel")?;
     let request = || Request {
-        index: IndexName::new("cancel").expect("a good name"),
-        query: query.clone(),
-        filter: None,
-        limit: 10,
-        offset: 0,
         fields: Some(Vec::new()),
         count: Count::Exact,
-        deadline: soon(),
-        token: None,
-        at: None,
-        min_coverage: None,
-        profile: false,
+        ..Request::new(index.clone(), query.clone(), soon())
     };
     let before = metric(&metrics, "windrow_pool_started_total");
 

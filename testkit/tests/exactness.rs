@@ -25,20 +25,8 @@ const QUERIES: usize = 40;
 const LAYOUTS: [(u32, usize); 4] = [(1, 1), (2, 1), (4, 2), (7, 3)];
 
 fn request(query: &Query, filter: Option<&Query>, limit: usize, offset: usize, count: Count) -> Request {
-    Request {
-        index: IndexName::new("exact").expect("a good name"),
-        query: query.clone(),
-        filter: filter.cloned(),
-        limit,
-        offset,
-        fields: Some(Vec::new()),
-        count,
-        deadline: soon(),
-        token: None,
-        at: None,
-        min_coverage: None,
-        profile: false,
-    }
+    let usual = Request::new(IndexName::new("exact").expect("a good name"), query.clone(), soon());
+    Request { filter: filter.cloned(), limit, offset, fields: Some(Vec::new()), count, ..usual }
 }
 
 /// What a layout answers, or how it differs from the oracle.

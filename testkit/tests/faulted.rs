@@ -203,20 +203,8 @@ struct Asked {
 
 /// For all of the index, without hurry.
 fn request(asked: &Asked) -> Request {
-    Request {
-        index: IndexName::new(INDEX).unwrap(),
-        query: asked.query.clone(),
-        filter: asked.filter.clone(),
-        limit: 10,
-        offset: 0,
-        fields: None,
-        count: Count::Exact,
-        deadline: soon(),
-        token: None,
-        at: None,
-        min_coverage: None,
-        profile: false,
-    }
+    let usual = Request::new(IndexName::new(INDEX).unwrap(), asked.query.clone(), soon());
+    Request { filter: asked.filter.clone(), count: Count::Exact, ..usual }
 }
 
 /// One layout, and what is expected of it.

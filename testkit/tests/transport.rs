@@ -165,21 +165,9 @@ async fn much_is_written_in_parts_and_an_answer_that_is_too_large_says_so() -> R
     assert_eq!(written.accepted, 73);
     local.refresh("large", &written).await?;
     let ask = async |limit| {
-        let request = Request {
-            index: IndexName::new("large")?,
-            query: model::query::parse("body:hay", &model::query::Limits::default())?,
-            filter: None,
-            limit,
-            offset: 0,
-            fields: None,
-            count: Count::Exact,
-            deadline: soon(),
-            token: None,
-            at: None,
-            min_coverage: None,
-            profile: false,
-        };
-        anyhow::Ok(local.root.search(request).await)
+        let query = model::query::parse("body:hay", &model::query::Limits::default())?;
+        let usual = Request::new(IndexName::new("large")?, query, soon());
+        anyhow::Ok(local.root.search(Request { limit, count: Count::Exact, ..usual }).await)
     };
     let few = ask(2).await??;
     assert_eq!((few.hits.len(), few.total.map(|total| total.value)), (2, Some(70)));

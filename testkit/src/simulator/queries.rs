@@ -112,20 +112,8 @@ pub(super) async fn send(world: &World, roots: &[Root], seed: u64) -> Result<(Ru
     };
     let random = Random::seeded(part(seed, 2));
     let query = model::query::parse("*", &model::query::Limits::default())?.canonical();
-    let request = Request {
-        index: IndexName::new(INDEX)?,
-        query,
-        filter: None,
-        limit: 0,
-        offset: 0,
-        fields: None,
-        count: Count::None,
-        deadline: Deadline::after(Duration::ZERO),
-        token: None,
-        at: None,
-        min_coverage: None,
-        profile: false,
-    };
+    let request = Request::new(IndexName::new(INDEX)?, query, Deadline::after(Duration::ZERO));
+    let request = Request { limit: 0, count: Count::None, ..request };
     let mut flights = FuturesUnordered::new();
     let mut turns = roots.iter().cycle();
     let mut next = schedule.next();

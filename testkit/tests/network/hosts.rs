@@ -153,20 +153,9 @@ impl Client {
     pub(crate) async fn search(&self, query: String, timeout: Duration) {
         let began = self.log.now();
         let parsed = model::query::parse(&query, &model::query::Limits::default()).expect("it parses");
-        let request = Request {
-            index: IndexName::new(INDEX).expect("a good name"),
-            query: parsed.canonical(),
-            filter: None,
-            limit: corpus::LIMIT,
-            offset: 0,
-            fields: None,
-            count: corpus::COUNT,
-            deadline: Deadline::after(timeout),
-            token: None,
-            at: None,
-            min_coverage: None,
-            profile: true,
-        };
+        let index = IndexName::new(INDEX).expect("a good name");
+        let usual = Request::new(index, parsed.canonical(), Deadline::after(timeout));
+        let request = Request { limit: corpus::LIMIT, count: corpus::COUNT, profile: true, ..usual };
         let outcome = match self.root.search(request).await {
             Ok(answer) => {
                 assert_eq!(corpus::wrong(&query, &answer), None, "the answer to {query}");
