@@ -35,6 +35,8 @@ pub struct Edge {
     cores: usize,
     /// How fast requests are refused.
     pace: Mutex<Pace>,
+    /// Places of those that wait to be told.
+    refused: Semaphore,
 }
 
 impl Edge {
@@ -49,12 +51,14 @@ impl Edge {
             begun: Instant::now(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             pace: Mutex::default(),
+            refused: Semaphore::new(settings.refused_max.min(Semaphore::MAX_PERMITS)),
             settings,
         }
     }
 
     /// Waits where refusals are so many that they would take the CPU of answers.
     async fn paced(&self) {
+        let Ok(_place) = self.refused.try_acquire() else { return };
         let wait = {
             let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
             pace.wait(self.begun.elapsed(), self.cores, &self.settings.refusals)
@@ -73,15 +77,9 @@ impl Edge {
         work: impl Future<Output = Result<T, Problem>>,
     ) -> Result<T, Problem> {
         let mut running =
-            Running { edge: self, call, end: End::Cancelled, from: Instant::now(), _permit: None };
-        let Ok(permit) = self.requests.try_acquire() else {
-            running.end = End::Failed(Kind::Overloaded);
-            return Err(self.overloaded("requests", self.settings.requests_max).into());
-        };
-        let refusal = if call == Call::Search { self.search.refusal() } else { None };
-        let result = match refusal {
-            Some(refusal) => Err(refusal.into()),
-            None => {
+            Running { edge: self, call, end: End::Cancelled, from: Instant::now(), permit: None };
+        let result = match self.admit(call) {
+            Ok(permit) => {
                 running.enter(permit);
                 AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_panic| {
                     // The panic hook has said what and where.
@@ -89,15 +87,26 @@ impl Edge {
                     Err(Error::internal(defect).into())
                 })
             }
+            Err(refusal) => Err(refusal.into()),
         };
         running.end = match &result {
             Ok(_) => End::Ok,
             Err(problem) => End::Failed(problem.error.kind),
         };
+        // Who was refused takes nobody's place while it waits.
+        running.leave();
         if result.as_ref().is_err_and(|problem| problem.error.kind == Kind::Overloaded) {
             self.paced().await;
         }
         result
+    }
+
+    /// Takes a call on, or refuses it before it is read.
+    fn admit(&self, call: Call) -> Result<SemaphorePermit<'_>, Error> {
+        let full = |_| self.overloaded("requests", self.settings.requests_max);
+        let permit = self.requests.try_acquire().map_err(full)?;
+        let refusal = if call == Call::Search { self.search.refusal() } else { None };
+        refusal.map_or(Ok(permit), Err)
     }
 
     pub(crate) fn overloaded(&self, what: &str, most: usize) -> Error {
@@ -206,21 +215,25 @@ struct Running<'a> {
     call: Call,
     end: End,
     from: Instant,
-    _permit: Option<SemaphorePermit<'a>>,
+    permit: Option<SemaphorePermit<'a>>,
 }
 
 impl<'a> Running<'a> {
     fn enter(&mut self, permit: SemaphorePermit<'a>) {
         self.edge.metrics.in_flight.increment(1.0);
-        self._permit = Some(permit);
+        self.permit = Some(permit);
+    }
+
+    fn leave(&mut self) {
+        if self.permit.take().is_some() {
+            self.edge.metrics.in_flight.decrement(1.0);
+        }
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        if self._permit.is_some() {
-            self.edge.metrics.in_flight.decrement(1.0);
-        }
+        self.leave();
         self.edge.metrics.ended(self.call, self.end, self.from.elapsed());
     }
 }

@@ -33,6 +33,9 @@ pub struct Settings {
     pub retry_after: Duration,
     /// How fast requests are refused.
     pub refusals: pace::Settings,
+    /// Refused requests that wait to be told; more are told at once. One for each
+    /// connection that there may be.
+    pub refused_max: usize,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
     /// How long a write may take, from its first byte to its answer.
@@ -59,6 +62,7 @@ impl Default for Settings {
             requests_max: 1_024,
             retry_after: Duration::from_secs(1),
             refusals: pace::Settings::default(),
+            refused_max: 4_096,
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             call_timeout: Duration::from_secs(30),

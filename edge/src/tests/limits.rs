@@ -1,5 +1,7 @@
 //! What is too much, too late or not wanted any more.
 
+use futures::FutureExt;
+
 use super::*;
 
 #[tokio::test]
@@ -149,4 +151,24 @@ async fn who_comes_back_at_once_when_refused_waits() {
     }
     let most = 100.0 * cores * 2.1 + 2.0;
     assert!(refused <= most && refused > most / 3.0, "{refused} refusals, {most} at most");
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_refused_wait_in_nobodys_place() {
+    let refusals = model::pace::Settings { rate: 1e-3, burst: Duration::ZERO, ..Default::default() };
+    let settings = Settings { refusals, requests_max: 2, refused_max: 3, ..Settings::default() };
+    let (fake, router) = with(settings);
+    fake.fill(true);
+    let search = || ask(&router, "POST", "/v1/indexes/papers/search", r#"{"query": "cat"}"#);
+    // The first is told at once; then three wait for a second, and no more.
+    search().await.problem(429);
+    let waiting = futures::future::join_all((0..3).map(|_| search()));
+    tokio::pin!(waiting);
+    assert!(waiting.as_mut().now_or_never().is_none());
+    let begun = tokio::time::Instant::now();
+    search().await.problem(429);
+    assert_eq!(ask(&router, "GET", "/v1/indexes", "").await.status, 200);
+    assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+    waiting.await.iter().for_each(|reply| assert_eq!(reply.status, 429));
+    assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
 }
