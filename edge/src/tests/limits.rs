@@ -155,20 +155,28 @@ async fn who_comes_back_at_once_when_refused_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn those_refused_wait_in_nobodys_place() {
-    let refusals = model::pace::Settings { rate: 1e-3, burst: Duration::ZERO, ..Default::default() };
-    let settings = Settings { refusals, requests_max: 2, refused_max: 3, ..Settings::default() };
-    let (fake, router) = with(settings);
-    fake.fill(true);
-    let search = || ask(&router, "POST", "/v1/indexes/papers/search", r#"{"query": "cat"}"#);
-    // The first is told at once; then three wait for a second, and no more.
-    search().await.problem(429);
-    let waiting = futures::future::join_all((0..3).map(|_| search()));
-    tokio::pin!(waiting);
-    assert!(waiting.as_mut().now_or_never().is_none());
-    let begun = tokio::time::Instant::now();
-    search().await.problem(429);
-    assert_eq!(ask(&router, "GET", "/v1/indexes", "").await.status, 200);
-    assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
-    waiting.await.iter().for_each(|reply| assert_eq!(reply.status, 429));
-    assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
+    // At the door, and by leaves when they were let in.
+    for door in [true, false] {
+        let refusals = model::pace::Settings { rate: 1e-3, burst: Duration::ZERO, ..Default::default() };
+        let settings = Settings { refusals, requests_max: 2, refused_max: 3, ..Settings::default() };
+        let (fake, router) = with(settings);
+        let refuse = || match door {
+            true => fake.fill(true),
+            false => fake.fail(Some(Error::overloaded("leaves are full"))),
+        };
+        let search = || ask(&router, "POST", "/v1/indexes/papers/search", r#"{"query": "cat"}"#);
+        refuse();
+        // The first is told at once; then three wait for a second, and no more.
+        search().await.problem(429);
+        let waiting = futures::future::join_all((0..3).map(|_| search()));
+        tokio::pin!(waiting);
+        assert!(waiting.as_mut().now_or_never().is_none());
+        let begun = tokio::time::Instant::now();
+        search().await.problem(429);
+        fake.fail(None);
+        assert_eq!(ask(&router, "GET", "/v1/indexes", "").await.status, 200, "at the door: {door}");
+        assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+        waiting.await.iter().for_each(|reply| assert_eq!(reply.status, 429));
+        assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
+    }
 }
