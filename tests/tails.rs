@@ -301,40 +301,56 @@ async fn nobody_waits_for_a_leaf_that_stands_still_while_others_have_its_shards(
         }
         all
     };
-    // So that the root knows what is usual.
-    searched(100).await;
-
-    let stopped = Instant::now();
-    cluster.nodes[1].signal("STOP").unwrap();
-    let mut all = searched(200).await;
-    // Until its lease has ended, and after that.
-    eventually("the root notices", async || {
-        all.extend(searched(4).await);
-        cluster.nodes[0].client.cluster().await.unwrap().nodes.len() == 3
-    })
-    .await
-    .unwrap();
-    all.extend(searched(100).await);
-    let stop = stopped.elapsed();
-    cluster.nodes[1].signal("CONT").unwrap();
-
-    let longest = all.iter().map(|(took, _)| *took).max().unwrap();
-    assert!(longest < stop, "{longest:?}");
     let calls = |answer: &Value, call: &str, outcome: &str| -> Vec<String> {
         let calls = answer["profile"]["leaves"].as_array().unwrap().iter();
         let such = calls.filter(|leaf| leaf["call"] == call && leaf["outcome"] == outcome);
         such.map(|leaf| leaf["node"].as_str().unwrap().to_owned()).collect()
     };
-    let hedged = all.iter().filter(|(_, answer)| !calls(answer, "hedge", "answered").is_empty());
-    let mut hedges = 0;
-    for (_, answer) in hedged {
-        hedges += 1;
-        assert!(!calls(answer, "hedge", "answered").contains(&cluster.nodes[1].id), "{answer}");
-    }
-    let saved = all.iter().filter(|(_, answer)| {
-        calls(answer, "first", "cancelled").contains(&cluster.nodes[1].id)
-            && !calls(answer, "hedge", "answered").is_empty()
-    });
-    assert!(saved.count() > 0, "a search of the leaf that stood still was saved by a hedge");
-    println!("{} searches in {stop:?}, {hedges} hedged, the longest took {longest:?}", all.len());
+    let still = &cluster.nodes[1];
+    // On a busy machine a leaf may be slow beforehand, and not be asked at all
+    // while it stands still: then nobody would have waited for it in any case.
+    eventually("a search of the leaf that stands still is saved by a hedge", async || {
+        // So that the root knows what is usual.
+        searched(100).await;
+        eventually("the leaf is asked", async || {
+            searched(4).await.iter().any(|(_, answer)| calls(answer, "first", "answered").contains(&still.id))
+        })
+        .await
+        .unwrap();
+
+        let stopped = Instant::now();
+        still.signal("STOP").unwrap();
+        let mut all = searched(200).await;
+        // Until its lease has ended, and after that.
+        eventually("the root notices", async || {
+            all.extend(searched(4).await);
+            cluster.nodes[0].client.cluster().await.unwrap().nodes.len() == 3
+        })
+        .await
+        .unwrap();
+        all.extend(searched(100).await);
+        let stop = stopped.elapsed();
+        still.signal("CONT").unwrap();
+
+        let longest = all.iter().map(|(took, _)| *took).max().unwrap();
+        assert!(longest < stop, "{longest:?}");
+        let (mut asked, mut hedged, mut saved) = (0, 0, 0);
+        for (_, answer) in &all {
+            let hedges = calls(answer, "hedge", "answered");
+            assert!(!hedges.contains(&still.id), "{answer}");
+            let left = calls(answer, "first", "cancelled").contains(&still.id);
+            asked += usize::from(left);
+            hedged += usize::from(!hedges.is_empty());
+            saved += usize::from(left && !hedges.is_empty());
+        }
+        println!("{} searches in {stop:?}, the longest took {longest:?}", all.len());
+        println!("{asked} asked the leaf that stood still, {saved} of them and {hedged} in all were hedged");
+        if saved == 0 {
+            cluster.joined(4).await.unwrap();
+            cluster.whole(0, 3).await.unwrap();
+        }
+        saved > 0
+    })
+    .await
+    .unwrap();
 }
