@@ -283,7 +283,9 @@ async fn owning_and_serving_can_be_done_by_different_nodes() {
     .unwrap();
     let written = client.documents(INDEX, line("two", 2).into(), true).await.unwrap();
     assert_eq!((written.accepted, written.searchable), (1, Some(true)), "{:?}", written.failures);
-    let answer = cluster.nodes[1].client.search(INDEX, &SearchRequest::new("hay")).await.unwrap();
+    // Another node may hear of the newest cut a moment later.
+    let request = SearchRequest::new("hay").token(written.token.unwrap());
+    let answer = cluster.nodes[1].client.search(INDEX, &request).await.unwrap();
     assert_eq!(answer.hits.len(), 2);
 }
 
