@@ -43,8 +43,13 @@ struct Face(Arc<Edge>);
 type Answered<T> = Result<Response<T>, Status>;
 
 impl Face {
-    async fn run<T>(&self, call: Call, work: impl Future<Output = Result<T, Problem>>) -> Answered<T> {
-        let result = self.0.run(call, work).await;
+    async fn run<T>(
+        &self,
+        call: Call,
+        theirs: Option<Deadline>,
+        work: impl Future<Output = Result<T, Problem>>,
+    ) -> Answered<T> {
+        let result = self.0.run(call, theirs, work).await;
         result.map(Response::new).map_err(|problem| problem.error.into())
     }
 
@@ -59,7 +64,7 @@ impl Face {
 impl Windrow for Face {
     async fn create_index(&self, request: Request<v1::CreateIndexRequest>) -> Answered<v1::Index> {
         let deadline = self.deadline(request.metadata(), self.0.settings.call_timeout);
-        self.run(Call::CreateIndex, async {
+        self.run(Call::CreateIndex, Some(deadline), async {
             let message = request.into_inner();
             let name = index_name(&message.name)?;
             let definition = Definition::try_from(message)?;
@@ -74,7 +79,7 @@ impl Windrow for Face {
         request: Request<v1::ListIndexesRequest>,
     ) -> Answered<v1::ListIndexesResponse> {
         let deadline = self.deadline(request.metadata(), self.0.settings.call_timeout);
-        self.run(Call::ListIndexes, async {
+        self.run(Call::ListIndexes, Some(deadline), async {
             let indexes = within(deadline, self.0.admin.list_indexes()).await?;
             Ok(v1::ListIndexesResponse { indexes: indexes.into_iter().map(Into::into).collect() })
         })
@@ -83,7 +88,7 @@ impl Windrow for Face {
 
     async fn describe_index(&self, request: Request<v1::DescribeIndexRequest>) -> Answered<v1::Index> {
         let deadline = self.deadline(request.metadata(), self.0.settings.call_timeout);
-        self.run(Call::DescribeIndex, async {
+        self.run(Call::DescribeIndex, Some(deadline), async {
             let name = index_name(&request.get_ref().name)?;
             Ok(within(deadline, self.0.admin.describe_index(&name)).await?.into())
         })
@@ -95,7 +100,7 @@ impl Windrow for Face {
         request: Request<v1::DeleteIndexRequest>,
     ) -> Answered<v1::DeleteIndexResponse> {
         let deadline = self.deadline(request.metadata(), self.0.settings.call_timeout);
-        self.run(Call::DeleteIndex, async {
+        self.run(Call::DeleteIndex, Some(deadline), async {
             let name = index_name(&request.get_ref().name)?;
             within(deadline, self.0.admin.delete_index(&name, deadline)).await?;
             Ok(v1::DeleteIndexResponse {})
@@ -105,7 +110,7 @@ impl Windrow for Face {
 
     async fn write(&self, request: Request<v1::WriteRequest>) -> Answered<v1::WriteResponse> {
         let deadline = self.deadline(request.metadata(), self.0.settings.write_timeout);
-        self.run(Call::Write, async {
+        self.run(Call::Write, Some(deadline), async {
             let message = request.into_inner();
             let name = index_name(&message.index)?;
             let refresh = refresh(message.refresh)?;
@@ -119,7 +124,7 @@ impl Windrow for Face {
 
     async fn get_document(&self, request: Request<v1::GetDocumentRequest>) -> Answered<v1::Document> {
         let deadline = self.deadline(request.metadata(), self.0.settings.call_timeout);
-        self.run(Call::GetDocument, async {
+        self.run(Call::GetDocument, Some(deadline), async {
             let v1::GetDocumentRequest { index, id, token } = request.into_inner();
             let name = index_name(&index)?;
             Ok(self.0.document(&name, &id, token.as_deref(), deadline).await?.into())
@@ -132,7 +137,7 @@ impl Windrow for Face {
         request: Request<v1::DeleteDocumentRequest>,
     ) -> Answered<v1::WriteResponse> {
         let deadline = self.deadline(request.metadata(), self.0.settings.write_timeout);
-        self.run(Call::DeleteDocument, async {
+        self.run(Call::DeleteDocument, Some(deadline), async {
             let message = request.into_inner();
             let name = index_name(&message.index)?;
             let refresh = refresh(message.refresh)?;
@@ -143,7 +148,7 @@ impl Windrow for Face {
 
     async fn search(&self, request: Request<v1::SearchRequest>) -> Answered<v1::SearchResponse> {
         let theirs = timeout(request.metadata()).map(Deadline::after);
-        self.run(Call::Search, async {
+        self.run(Call::Search, theirs, async {
             let mut message = request.into_inner();
             let name = index_name(&std::mem::take(&mut message.index))?;
             let mut request = Ask::from_message(message)?.request(name, &self.0.settings)?;
@@ -155,7 +160,10 @@ impl Windrow for Face {
 
     async fn cluster(&self, request: Request<v1::ClusterRequest>) -> Answered<v1::ClusterResponse> {
         let deadline = self.deadline(request.metadata(), self.0.settings.call_timeout);
-        self.run(Call::Cluster, async { Ok(within(deadline, self.0.admin.cluster()).await?.into()) }).await
+        self.run(Call::Cluster, Some(deadline), async {
+            Ok(within(deadline, self.0.admin.cluster()).await?.into())
+        })
+        .await
     }
 }
 

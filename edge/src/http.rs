@@ -81,7 +81,7 @@ type Answered = Result<Response, Problem>;
 type Api = State<Arc<Edge>>;
 
 async fn create(State(edge): Api, Named(name): Named, headers: HeaderMap, body: Body) -> Answered {
-    edge.run(Call::CreateIndex, async {
+    edge.run(Call::CreateIndex, None, async {
         let body = small(&edge, &headers, body).await?;
         let definition = indexes::definition(&body.bytes)?;
         let deadline = edge.call_deadline();
@@ -92,7 +92,7 @@ async fn create(State(edge): Api, Named(name): Named, headers: HeaderMap, body: 
 }
 
 async fn list(State(edge): Api) -> Answered {
-    edge.run(Call::ListIndexes, async {
+    edge.run(Call::ListIndexes, None, async {
         let indexes = within(edge.call_deadline(), edge.admin.list_indexes()).await?;
         Ok(indexes::list(indexes).into_response())
     })
@@ -100,7 +100,7 @@ async fn list(State(edge): Api) -> Answered {
 }
 
 async fn describe(State(edge): Api, Named(name): Named) -> Answered {
-    edge.run(Call::DescribeIndex, async {
+    edge.run(Call::DescribeIndex, None, async {
         let info = within(edge.call_deadline(), edge.admin.describe_index(&name)).await?;
         Ok(Json(Index::from(info)).into_response())
     })
@@ -108,7 +108,7 @@ async fn describe(State(edge): Api, Named(name): Named) -> Answered {
 }
 
 async fn delete(State(edge): Api, Named(name): Named) -> Answered {
-    edge.run(Call::DeleteIndex, async {
+    edge.run(Call::DeleteIndex, None, async {
         let deadline = edge.call_deadline();
         within(deadline, edge.admin.delete_index(&name, deadline)).await?;
         Ok(StatusCode::NO_CONTENT.into_response())
@@ -123,7 +123,7 @@ async fn write(
     headers: HeaderMap,
     body: Body,
 ) -> Answered {
-    edge.run(Call::Write, async {
+    edge.run(Call::Write, None, async {
         let refresh = refresh(query.as_deref())?;
         let deadline = Deadline::after(edge.settings.write_timeout);
         let most = edge.settings.body_bytes_max;
@@ -142,7 +142,7 @@ async fn document(
     NamedDocument(name, id): NamedDocument,
     RawQuery(query): RawQuery,
 ) -> Answered {
-    edge.run(Call::GetDocument, async {
+    edge.run(Call::GetDocument, None, async {
         let [token] = parameters(query.as_deref(), ["token"])?;
         let document = edge.document(&name, &id, token.as_deref(), edge.call_deadline()).await?;
         Ok(page("application/json", document.source))
@@ -155,7 +155,7 @@ async fn delete_document(
     NamedDocument(name, id): NamedDocument,
     RawQuery(query): RawQuery,
 ) -> Answered {
-    edge.run(Call::DeleteDocument, async {
+    edge.run(Call::DeleteDocument, None, async {
         let refresh = refresh(query.as_deref())?;
         let deadline = Deadline::after(edge.settings.write_timeout);
         let written = edge.delete_document(name, id, refresh, deadline).await?;
@@ -165,7 +165,7 @@ async fn delete_document(
 }
 
 async fn search_url(State(edge): Api, Named(name): Named, uri: Uri) -> Answered {
-    edge.run(Call::Search, async {
+    edge.run(Call::Search, None, async {
         let ask = Ask::from_url(uri.query().unwrap_or_default())?;
         let answer = edge.search(ask.request(name, &edge.settings)?).await?;
         Ok(crate::answer::response(&answer))
@@ -174,7 +174,7 @@ async fn search_url(State(edge): Api, Named(name): Named, uri: Uri) -> Answered 
 }
 
 async fn search_json(State(edge): Api, Named(name): Named, headers: HeaderMap, body: Body) -> Answered {
-    edge.run(Call::Search, async {
+    edge.run(Call::Search, None, async {
         let body = small(&edge, &headers, body).await?;
         let ask = Ask::from_json(&body.bytes)?;
         let answer = edge.search(ask.request(name, &edge.settings)?).await?;
@@ -184,7 +184,7 @@ async fn search_json(State(edge): Api, Named(name): Named, headers: HeaderMap, b
 }
 
 async fn cluster(State(edge): Api) -> Answered {
-    edge.run(Call::Cluster, async {
+    edge.run(Call::Cluster, None, async {
         let state = within(edge.call_deadline(), edge.admin.cluster()).await?;
         Ok(indexes::cluster(state).into_response())
     })

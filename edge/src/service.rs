@@ -56,24 +56,28 @@ impl Edge {
         }
     }
 
-    /// Waits where refusals are so many that they would take the CPU of answers.
-    async fn paced(&self) {
+    /// Waits where refusals are so many that they would take the CPU of answers;
+    /// not for so long that a client which says how long it waits has gone.
+    async fn paced(&self, theirs: Option<Deadline>) {
         let Ok(_place) = self.refused.try_acquire() else { return };
         let wait = {
             let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
             pace.wait(self.begun.elapsed(), self.cores, &self.settings.refusals)
         };
+        let wait = theirs.map_or(wait, |theirs| wait.min(theirs.remaining() / 2));
         if !wait.is_zero() {
             self.metrics.refusals_paced.increment(1);
             tokio::time::sleep(wait).await;
         }
     }
 
-    /// Admits a call, runs it, and counts how it ended. A panic in it is its
-    /// own `Internal` and nobody else's.
+    /// Admits a call, runs it, and counts how it ended; `theirs` is how long its
+    /// client waits, where that is known. A panic in it is its own `Internal`
+    /// and nobody else's.
     pub(crate) async fn run<T>(
         &self,
         call: Call,
+        theirs: Option<Deadline>,
         work: impl Future<Output = Result<T, Problem>>,
     ) -> Result<T, Problem> {
         let mut running =
@@ -87,16 +91,20 @@ impl Edge {
                     Err(Error::internal(defect).into())
                 })
             }
-            Err(refusal) => Err(refusal.into()),
+            Err(refusal) => {
+                // It may hold a message.
+                drop(work);
+                Err(refusal.into())
+            }
         };
         running.end = match &result {
             Ok(_) => End::Ok,
             Err(problem) => End::Failed(problem.error.kind),
         };
-        // Who was refused takes nobody's place while it waits.
-        running.leave();
+        // Who was refused takes nobody's place while it waits, and had its answer.
+        drop(running);
         if result.as_ref().is_err_and(|problem| problem.error.kind == Kind::Overloaded) {
-            self.paced().await;
+            self.paced(theirs).await;
         }
         result
     }
@@ -223,17 +231,13 @@ impl<'a> Running<'a> {
         self.edge.metrics.in_flight.increment(1.0);
         self.permit = Some(permit);
     }
-
-    fn leave(&mut self) {
-        if self.permit.take().is_some() {
-            self.edge.metrics.in_flight.decrement(1.0);
-        }
-    }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.leave();
+        if self.permit.is_some() {
+            self.edge.metrics.in_flight.decrement(1.0);
+        }
         self.edge.metrics.ended(self.call, self.end, self.from.elapsed());
     }
 }

@@ -58,6 +58,8 @@ const WINDOW_MOST: u32 = 50;
 pub struct Settings {
     /// The lowest limit; at least 1.
     pub least: usize,
+    /// The lowest one where what is further down refuses: at most `least`.
+    pub least_refused: usize,
     /// The first limit.
     pub first: usize,
     /// The highest limit.
@@ -81,6 +83,7 @@ impl Default for Settings {
         Self {
             // A few, whatever happens: enough to learn that all is well again.
             least: 4,
+            least_refused: 4,
             // What a small machine can do; it doubles within a second if need be.
             first: 64,
             most: 1_000,
@@ -159,7 +162,8 @@ impl Limit {
     pub fn new(settings: Settings) -> Self {
         let most = settings.most.max(1);
         let least = settings.least.clamp(1, most);
-        let settings = Settings { least, most, ..settings };
+        let least_refused = settings.least_refused.clamp(1, least);
+        let settings = Settings { least, least_refused, most, ..settings };
         let limit = settings.first.clamp(least, most) as f64;
         let window = Window { time: settings.window, ..Window::default() };
         let (probed, shrunk) = (Duration::ZERO, Duration::ZERO);
@@ -267,7 +271,12 @@ impl Limit {
             let enough = (window.used as f64 * 2.0).max(self.settings.first as f64);
             self.limit -= (self.limit - enough).max(0.0) * FALL;
         }
-        self.limit = self.limit.clamp(self.settings.least as f64, self.settings.most as f64);
+        // That it takes long brings it no lower than `least`, wherever refusals did.
+        let least = match refused > REFUSED_MOST {
+            true => self.settings.least_refused as f64,
+            false => before.min(self.settings.least as f64),
+        };
+        self.limit = self.limit.clamp(least, self.settings.most as f64);
         if self.limit < before && pressed {
             self.shrunk = at;
         }

@@ -224,9 +224,13 @@ impl Standing {
         if self.silent { 0.0 } else { stretch.powf(1.0 / self.unanswered.max(1) as f64) }
     }
 
-    /// Notes what speaks against it: it is asked last until then.
-    pub fn failed(&mut self, until: f64, why: Doubt) {
-        self.failed = Some((until, why));
+    /// Notes what speaks against it: it is asked last until then. That it is late
+    /// says less than what is known already.
+    pub fn failed(&mut self, now: f64, until: f64, why: Doubt) {
+        let known = self.failed.is_some_and(|(until, known)| now < until && known != Doubt::Late);
+        if !(known && why == Doubt::Late) {
+            self.failed = Some((until, why));
+        }
     }
 
     /// Sends without an answer.
@@ -319,7 +323,8 @@ mod tests {
     #[test]
     fn one_that_failed_is_left_alone_for_a_while_and_then_tried() {
         let mut leaf = Standing::default();
-        leaf.failed(3.0, Doubt::Refused);
+        leaf.failed(0.0, 3.0, Doubt::Refused);
+        leaf.failed(0.0, 4.0, Doubt::Late);
         assert_eq!([2.9, 3.0].map(|now| leaf.doubt(now)), [Some(Doubt::Refused), None]);
         leaf.sent();
         assert_eq!(leaf.doubt(3.0), Some(Doubt::Refused));

@@ -50,7 +50,12 @@ impl Default for Settings {
             // A root mostly waits, and the CPU has its own limits where it is: a
             // slow way to the leaves is no reason to refuse. What leaves refuse
             // is: it was parsed, planned and sent in vain.
-            searches: limit::Settings { least: 8, first: 256, ..limit::Settings::default() },
+            searches: limit::Settings {
+                least: 64,
+                least_refused: 8,
+                first: 256,
+                ..limit::Settings::default()
+            },
             writes_max: 256,
             // A loader has four requests under way.
             writes_least: 4,

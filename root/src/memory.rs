@@ -275,7 +275,8 @@ impl Memory {
 
     /// Asks a leaf last for a while.
     pub(crate) fn doubt(&self, node: &NodeId, time: Duration, why: Doubt) {
-        lock(&self.standing(node)).failed(self.now() + time.as_secs_f64(), why);
+        let now = self.now();
+        lock(&self.standing(node)).failed(now, now + time.as_secs_f64(), why);
     }
 
     /// Notes a generation that a leaf lacks.

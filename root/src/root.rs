@@ -95,7 +95,7 @@ pub struct Parts {
     pub own: Arc<Own>,
     /// For its choices.
     pub random: Random,
-    /// For late calls that are still worth hearing of.
+    /// For pings, which outlive the search that they were made for.
     pub scope: TaskScope,
 }
 

@@ -180,3 +180,21 @@ async fn those_refused_wait_in_nobodys_place() {
         assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_says_how_long_it_waits_hears_of_its_refusal_before_that() {
+    let refusals = model::pace::Settings { rate: 1e-3, burst: Duration::ZERO, ..Default::default() };
+    let (fake, router) = with(Settings { refusals, ..Settings::default() });
+    fake.fill(true);
+    let search = || {
+        let request = Request::post("/windrow.v1.Windrow/Search").header("content-type", "application/grpc");
+        // An empty message.
+        request.header("grpc-timeout", "200m").body(Body::from(vec![0; 5])).unwrap()
+    };
+    for most in [1, 200] {
+        let begun = tokio::time::Instant::now();
+        let reply = ask_with(&router, search()).await;
+        assert_eq!(reply.headers["grpc-status"], "8", "{:?}", reply.headers);
+        assert!(begun.elapsed() < Duration::from_millis(most), "{:?}", begun.elapsed());
+    }
+}

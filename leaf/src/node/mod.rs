@@ -504,7 +504,14 @@ impl Leaf {
             };
             match (open, &mut lacking) {
                 (Ok(open), _) => opens.push(open),
-                (Err(error), Some(lacking)) => lacking.newest.extend(error.newest),
+                // Documents of one shard ask for it again and again.
+                (Err(error), Some(lacking)) => {
+                    for newest in error.newest {
+                        if !lacking.newest.contains(&newest) {
+                            lacking.newest.push(newest);
+                        }
+                    }
+                }
                 (Err(error), None) => lacking = Some(error),
             }
         }

@@ -10,7 +10,7 @@ use model::ids::{DefinitionNumber, IndexName};
 use model::plan::Node;
 use model::schema::{Field, FieldType, Schema};
 use proto::Kind;
-use proto::leaf::{Found, Leaf as _, Search, StatisticsFrom};
+use proto::leaf::{Address, Fetch, Found, Leaf as _, Search, StatisticsFrom};
 use runtime::Shutdown;
 
 use super::*;
@@ -130,4 +130,17 @@ async fn a_search_that_cannot_be_done_in_time_is_told_so_at_once() {
     assert!(patient.is_none());
     drop((waiting, release));
     job.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_lacking_is_named_once() {
+    let (leaf, search) = leaf().await;
+    let at = ShardAt { generation: Generation(7), ..search.shards[0] };
+    let elsewhere = ShardAt { shard: ShardId(1), ..at };
+    let address = Address { segment: 0, doc: 0 };
+    let documents = [at, elsewhere].repeat(1_000).into_iter().map(|at| (at, address)).collect();
+    let fetched = leaf.fetch(Fetch { uid: search.uid, documents, deadline: soon() }).await;
+    let lacking = fetched.unwrap_err();
+    assert_eq!(lacking.kind, Kind::Gone);
+    assert_eq!(lacking.newest.len(), 2, "{lacking:?}");
 }

@@ -320,6 +320,7 @@ proptest! {
     #[test]
     fn it_stays_within_its_bounds_whatever_comes(
         least in 0_usize..50,
+        least_refused in 0_usize..50,
         most in 0_usize..500,
         first in 0_usize..2_000,
         samples in 0_usize..50,
@@ -327,10 +328,10 @@ proptest! {
         events in prop::collection::vec((0_u64..400, 0_usize..3_000, 0_u64..20_000, 0_u8..5), 0..600),
     ) {
         let slack = ms(slack);
-        let settings = Settings { least, first, most, samples, slack, ..Settings::default() };
+        let settings = Settings { least, least_refused, first, most, samples, slack, ..Settings::default() };
         let mut limit = Limit::new(settings);
         let most = most.max(1);
-        let least = least.clamp(1, most);
+        let least = least.min(least_refused).clamp(1, most);
         let (mut at, mut before) = (0, limit.now());
         for (step, in_flight, latency, kind) in events {
             at += step;
@@ -368,4 +369,25 @@ proptest! {
         let goodput = service.open_and_use(able * 3.0, time);
         prop_assert!(goodput > 0.95, "{goodput}");
     }
+}
+
+#[test]
+fn what_takes_long_brings_it_less_low_than_refusals() {
+    let settings =
+        Settings { least: 32, least_refused: 8, probe_after: ms(10_000_000), ..Settings::default() };
+    let mut limit = Limit::new(settings);
+    window(&mut limit, 100, 1, 5);
+    let slow = |limit: &mut Limit, from: u64| {
+        (0..50).for_each(|step| window(limit, from + step * 5_000, 64, 4_000));
+    };
+    slow(&mut limit, 5_000);
+    assert_eq!(limit.now(), 32);
+    for step in 0..20 {
+        (0..20).for_each(|_| limit.ended(ms(300_000 + step * 100), 64, Ended::Refused));
+    }
+    assert_eq!(limit.now(), 8);
+    // Nor does it lift what refusals brought down.
+    limit.ended(ms(310_000), 64, Ended::Refused);
+    window(&mut limit, 315_000, 64, 4_000);
+    assert!(limit.now() < 32, "{}", limit.now());
 }

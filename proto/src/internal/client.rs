@@ -143,7 +143,7 @@ impl Remote {
         // replicas would.
         if status.code() == tonic::Code::OutOfRange {
             return Error::too_large(format!(
-                "the answer of {} is larger than {} MiB: ask for fewer documents, or name the fields that you need",
+                "the answer of {} is larger than {} MiB: ask for fewer documents at a time",
                 self.node,
                 MESSAGE_BYTES_MAX >> 20
             ));

@@ -53,8 +53,7 @@ impl Calls {
     }
 }
 
-/// A call's future; empty once it has ended, was cancelled, or goes on without
-/// the question.
+/// A call's future; empty once it has ended or was cancelled.
 pub(super) type Shared<T> = Arc<Mutex<Option<BoxFuture<'static, Result<T, Error>>>>>;
 
 /// Resolves when the call in its slot does.

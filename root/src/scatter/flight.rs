@@ -77,9 +77,12 @@ impl<'q, 'a, T: Send + 'static> Flight<'q, 'a, T> {
         let silenced = memory.silenced();
         tokio::pin!(silenced);
         silenced.as_mut().enable();
+        let known = self.missing.len();
         loop {
             if self.open == 0 {
-                if self.held.is_empty() {
+                // A canary that was given up has shown nothing, and the search is
+                // begun anew without it.
+                if self.held.is_empty() || self.missing.len() > known {
                     break;
                 }
                 let groups = std::mem::take(&mut self.held);

@@ -18,6 +18,10 @@ use crate::ping::quiet;
 /// 20 ms, in which a healthy machine may be busy with something else.
 const STRAGGLER_PART: u32 = 25;
 
+/// How much longer it may take to ask those again that have answered: they are
+/// as busy as they were, give or take.
+const AGAIN: f64 = 1.5;
+
 /// Longer than anything is waited for.
 const FAR: Duration = Duration::from_secs(1_000_000_000);
 
@@ -106,8 +110,14 @@ impl<T: Send + 'static> Flight<'_, '_, T> {
         let root = self.root();
         let Asked { leg, attempt, slot, .. } = self.asked[id];
         let shards = self.asked[id].record.shards.clone();
-        let tried = self.tried(leg).apart(self.question.view, &shards);
-        let groups = self.others(&tried, &shards, if overdue { Trust::Any } else { Trust::Well });
+        let trust = if overdue { Trust::Any } else { Trust::Well };
+        let tried = self.tried(leg);
+        let apart = tried.clone().apart(self.question.view, &shards);
+        let mut groups = self.others(&apart, &shards, trust);
+        // Nobody is left to wait for: a neighbour is better than none.
+        if groups.is_empty() && (silent || overdue) {
+            groups = self.others(&tried, &shards, trust);
+        }
         // A slot of several has one answer; the only one may become several.
         let several = self.legs[leg].attempts[attempt].slots.len() > 1;
         if groups.is_empty() || several && groups.len() > 1 {
@@ -144,8 +154,8 @@ impl<T: Send + 'static> Flight<'_, '_, T> {
 
     /// With enough covered, gives up the stragglers that are not worth the
     /// wait: twice as long again as the others took, or usually take, for the
-    /// others are then asked once more; and no longer than the deadline allows.
-    /// Returns when to look again.
+    /// others are then asked once more; and no longer than the deadline leaves
+    /// time for that. Returns when to look again.
     fn leave_behind(&mut self, now: Instant, median: Option<f64>) -> Result<Option<Instant>, Error> {
         let Some(enough) = &self.question.enough else { return Ok(None) };
         let mut open: u64 = 0;
@@ -163,7 +173,11 @@ impl<T: Send + 'static> Flight<'_, '_, T> {
             let took = self.took.iter().copied().fold(0.0, f64::max);
             let patience = self.root().settings().hedge.late_after(usual, median).max(took);
             let least = self.root().settings().attempt_timeout / STRAGGLER_PART;
-            (self.begun + seconds(3.0 * patience).max(least)).min(at_last)
+            let until = self.begun + seconds(3.0 * patience).max(least);
+            // Where there never was time to ask again, the rest is worth the wait.
+            let again = at_last.checked_sub(seconds(AGAIN * took));
+            let again = again.filter(|again| *again >= self.begun + seconds(took));
+            until.min(again.unwrap_or(at_last))
         } else {
             at_last
         };

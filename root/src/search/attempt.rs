@@ -69,7 +69,9 @@ impl Root {
         let all: Vec<ShardAt> = pinned.shards().filter(there).collect();
         let shape = || memory::shape(&pinned.uid, &query, filter.as_deref());
         let spared = AtomicBool::new(false);
-        let danger = Danger { died: self.memory().danger(shape), shape: Some(&shape), spared: Some(&spared) };
+        let danger =
+            || Danger { died: self.memory().danger(shape), shape: Some(&shape), spared: Some(&spared) };
+        let danger_before = danger();
         let again = lagging || !lost.is_empty();
         let enough = enough.as_ref();
         let reading = Reading { root: self, view: &view, pinned: &pinned, enough, again, calls };
@@ -93,13 +95,15 @@ impl Root {
                 async move { leaf.search(search).await }.boxed()
             };
             let question = reading.question(Phase::Alone, within, &ask);
-            let question = Question { load, whole: true, enough: None, danger, ..question };
+            let question = Question { load, whole: true, enough: None, danger: danger_before, ..question };
             match question.ask_at(groups).await {
                 // What was left out before one leaf was asked for the rest is missing all the same.
                 Ok(whole) => gathered = Some(Gathered { missing: known_missing, ..whole }),
-                // Others hold its shards, but none holds all.
+                // Others hold its shards, but none holds all; or some are lacking, and
+                // an answer may do without them.
                 Err(error)
-                    if error.kind == Kind::Unavailable
+                    if (error.kind == Kind::Unavailable
+                        || error.kind == Kind::Gone && enough.is_some_and(|enough| enough.lagging))
                         && !request.deadline.expired()
                         && !spared.load(Ordering::Relaxed) => {}
                 Err(error) => return Err(Failed::Error(error)),
@@ -116,7 +120,8 @@ impl Root {
                     async move { leaf.search(search).await }.boxed()
                 };
                 let question = reading.question(Phase::Search, within, &ask);
-                Question { load, danger, ..question }.ask(all).await?
+                // One leaf may have died of it by now.
+                Question { load, danger: danger(), ..question }.ask(all).await?
             }
         };
         trace.end("search");
@@ -138,7 +143,7 @@ impl Root {
         let mut page = self.documents(&reading, hits, request, &asked).await?;
         trace.end("fetch");
         // An answer without the shards whose leaves died shows nothing.
-        if danger.died > 0 && missing.is_empty() {
+        if danger_before.died > 0 && missing.is_empty() {
             self.memory().harmless(shape());
         }
         let sourced = request.fields.as_ref().is_none_or(|fields| !fields.is_empty());

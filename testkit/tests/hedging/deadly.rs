@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use model::ids::ShardId;
-use proto::Kind;
+use proto::{Error, Kind};
 
-use crate::stage::{APART, Call, Stage, answers, deadly, dies};
+use crate::stage::{APART, Call, Stage, answers, deadly, dies, fails};
 
 #[tokio::test(start_paused = true)]
 async fn after_a_leaf_died_of_a_query_the_next_of_its_shape_asks_one_leaf_first() {
@@ -122,4 +122,26 @@ async fn where_a_canary_dies_no_other_leaf_is_asked_even_if_its_shards_could_be_
         let calls = stage.calls();
         assert_eq!(calls.len(), 1, "{least:?}: {calls:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_a_canary_cannot_be_asked_another_goes_first() {
+    let deaths = AtomicUsize::new(0);
+    let serve: [&[usize]; 3] = [&[0], &[1], &[2]];
+    let stage = Stage::of(&serve, root::Settings::default(), move |leaf, _| match leaf {
+        // It dies of the query, and is not there after that.
+        0 if deaths.fetch_add(1, Ordering::Relaxed) == 0 => dies(),
+        0 => fails(1, Error::unavailable("connection refused")),
+        _ => answers(10),
+    })
+    .await;
+    stage.covering("poison", Some(0.0)).await.unwrap();
+    stage.calls();
+    // It is trusted again by now.
+    tokio::time::advance(Duration::from_secs(4)).await;
+    stage.covering("poison", Some(0.0)).await.unwrap();
+    let calls = stage.calls();
+    let leaves: Vec<usize> = calls.iter().map(|call| call.leaf).collect();
+    assert_eq!(leaves, [0, 1, 2], "{calls:?}");
+    assert!(calls[1].sent < calls[2].sent, "{calls:?}");
 }

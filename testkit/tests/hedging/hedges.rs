@@ -175,3 +175,18 @@ async fn without_a_budget_nothing_is_hedged() {
         assert_eq!(stage.root.tally().hedges > 0, some);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_neighbour_is_asked_where_nobody_else_has_the_shard() {
+    // Both copies of a shard are on one host, and another host has another shard.
+    let host = |leaf: usize| leaf / 2;
+    for long in [0, 1] {
+        let stage = Stage::on(host, &[&[0, 1], &[2]], root::Settings::default(), move |leaf, _| {
+            answers(if leaf == long { 100_000 } else { 5 })
+        })
+        .await;
+        let begun = Instant::now();
+        stage.search("word").await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    }
+}

@@ -8,6 +8,7 @@ use cluster::Index;
 use model::ids::{Generation, IndexName, NodeId, Seq, ShardId};
 use proto::search::{Answer, Request};
 use proto::{Error, Kind};
+use runtime::Deadline;
 use tokio::time::Instant;
 
 use crate::stage::{INDEX, Stage, answers, fails};
@@ -203,4 +204,40 @@ async fn nobody_waits_for_an_owner_that_does_not_commit_where_a_cut_has_the_writ
         futures::future::join(stage.asked(|usual| Request { token: Some(token), ..usual }), another).await;
     answer.unwrap();
     assert!(begun.elapsed() < Duration::from_millis(1_500), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn shards_that_their_only_leaf_lacks_are_done_without() {
+    let serve: [&[usize]; 2] = [&[0], &[0]];
+    let stage = Stage::of(&serve, root::Settings::default(), |_, search| {
+        if search.shards.iter().any(|at| at.shard == ShardId(0)) {
+            let mut lacks = gone();
+            lacks.newest.push((ShardId(0), Generation(0)));
+            return fails(1, lacks);
+        }
+        answers(5)
+    })
+    .await;
+    let answer = stage.covering("word", Some(0.0)).await.unwrap();
+    assert_eq!(missing(&answer), [(0, "lagging")]);
+    let error = stage.search("word").await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unavailable, "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_straggler_is_left_behind_while_there_is_time_to_ask_the_others_again() {
+    // One leaf never answers; the others take long, as the time goes that there is.
+    let second = Duration::from_secs(1);
+    for (others, reason) in [(300, "slow"), (600, "expired")] {
+        let stage = Stage::of(&SINGLE, root::Settings::default(), move |leaf, _| {
+            answers(if leaf == 1 { 100_000 } else { others })
+        })
+        .await;
+        let begun = Instant::now();
+        let request = |usual| Request { min_coverage: Some(0.0), deadline: Deadline::after(second), ..usual };
+        // These leaves mind no deadline.
+        let answer = stage.asked(request).await.unwrap();
+        assert_eq!(missing(&answer), [(1, reason)]);
+        assert_eq!(begun.elapsed() < second, reason == "slow", "{:?}", begun.elapsed());
+    }
 }
