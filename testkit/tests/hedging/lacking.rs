@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use cluster::Index;
 use model::ids::{Generation, IndexName, NodeId, Seq, ShardId};
+use proto::leaf::Search;
 use proto::search::{Answer, Request};
 use proto::{Error, Kind};
 use runtime::Deadline;
 use tokio::time::Instant;
 
-use crate::stage::{INDEX, Stage, answers, fails};
+use crate::stage::{INDEX, Play, Stage, answers, fails};
 
 /// What an answer lacks, and why.
 fn missing(answer: &Answer) -> Vec<(u32, &str)> {
@@ -20,6 +21,16 @@ fn missing(answer: &Answer) -> Vec<(u32, &str)> {
 
 fn gone() -> Error {
     Error::gone("the generation is no longer here")
+}
+
+/// A leaf that has not come to the first shard yet.
+fn lacks_the_first(_leaf: usize, search: &Search) -> Play {
+    if search.shards.iter().any(|at| at.shard == ShardId(0)) {
+        let mut lacks = gone();
+        lacks.newest.push((ShardId(0), Generation(0)));
+        return fails(1, lacks);
+    }
+    answers(5)
 }
 
 /// Two shards of one copy, each on a leaf of its own. They hold no documents, so
@@ -109,15 +120,7 @@ async fn a_leaf_that_is_long_with_one_search_is_not_dead_for_others() {
 async fn a_leaf_that_lacks_one_shard_answers_for_the_others() {
     // Leaf 0 holds two of the three shards, and one of them only later.
     let serve: [&[usize]; 3] = [&[0], &[0], &[1]];
-    let stage = Stage::of(&serve, root::Settings::default(), |_, search| {
-        if search.shards.iter().any(|at| at.shard == ShardId(0)) {
-            let mut lacks = gone();
-            lacks.newest.push((ShardId(0), Generation(0)));
-            return fails(1, lacks);
-        }
-        answers(5)
-    })
-    .await;
+    let stage = Stage::of(&serve, root::Settings::default(), lacks_the_first).await;
     let answer = stage.covering("word", Some(0.0)).await.unwrap();
     assert_eq!(missing(&answer), [(0, "lagging")]);
 }
@@ -209,15 +212,7 @@ async fn nobody_waits_for_an_owner_that_does_not_commit_where_a_cut_has_the_writ
 #[tokio::test(start_paused = true)]
 async fn shards_that_their_only_leaf_lacks_are_done_without() {
     let serve: [&[usize]; 2] = [&[0], &[0]];
-    let stage = Stage::of(&serve, root::Settings::default(), |_, search| {
-        if search.shards.iter().any(|at| at.shard == ShardId(0)) {
-            let mut lacks = gone();
-            lacks.newest.push((ShardId(0), Generation(0)));
-            return fails(1, lacks);
-        }
-        answers(5)
-    })
-    .await;
+    let stage = Stage::of(&serve, root::Settings::default(), lacks_the_first).await;
     let answer = stage.covering("word", Some(0.0)).await.unwrap();
     assert_eq!(missing(&answer), [(0, "lagging")]);
     let error = stage.search("word").await.unwrap_err();
