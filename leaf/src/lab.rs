@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use model::gather::Count;
-use model::ids::{Seq, ShardId};
+use model::ids::{Epoch, Seq, ShardId};
 use model::plan::Node;
 use model::schema::Schema;
 use proto::admin::Operation;
@@ -38,7 +38,8 @@ impl Shard {
     ) -> Self {
         let mapping = Mapping::new(schema);
         let files = Files::folder(folder).expect("the folder can be made");
-        let mut writer = Writer::open(mapping.clone(), &files, "", heap_bytes).expect("a writer opens");
+        let mut writer =
+            Writer::open(mapping.clone(), &files, "", Epoch(1), heap_bytes).expect("a writer opens");
         for part in documents.chunks(documents.len().div_ceil(segments).max(1)) {
             let upserts: Vec<Operation> = part
                 .iter()

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use model::ids::{Seq, id_hash};
+use model::ids::{Epoch, Seq, id_hash};
 use proto::admin::Operation;
 use tantivy::index::{SegmentComponent, SegmentMeta};
 use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
@@ -46,11 +46,14 @@ impl Writer {
     /// Opens a writer over `files`, which hold the segments that `meta` lists
     /// (none when `meta` is empty).
     ///
-    /// `heap_bytes` is the memory for documents that no segment holds yet.
+    /// What it writes is named after `epoch`: no two writers of a shard may be
+    /// opened with the same. `heap_bytes` is the memory for documents that no
+    /// segment holds yet.
     pub(crate) fn open(
         mapping: Mapping,
         files: &Files,
         meta: &str,
+        epoch: Epoch,
         heap_bytes: usize,
     ) -> Result<Self, Error> {
         let directory = files.directory();
@@ -59,7 +62,7 @@ impl Writer {
             index.set_tokenizers(mapping.tokenizers());
             index
         } else {
-            directory.atomic_write(Path::new("meta.json"), meta.as_bytes())?;
+            directory.atomic_write(Path::new("meta.json"), &stamped(meta, epoch)?)?;
             let mut index = Index::open(directory)?;
             index.set_tokenizers(mapping.tokenizers());
             index
@@ -73,6 +76,11 @@ impl Writer {
         let mut policy = LogMergePolicy::default();
         policy.set_del_docs_ratio_before_merge(DELETED_SHARE_MAX);
         writer.set_merge_policy(Box::new(policy));
+        // The first stamp is the opened list's own, and is used up by nothing:
+        // a merge of that list's segments would take a delete with it for one
+        // that the list contains. It would apply it to those segments whose
+        // deletes are older, and lose it for the others.
+        writer.run(Vec::new())?;
 
         let mut seen = Seen::new();
         for segment in index.searchable_segments()? {
@@ -183,6 +191,25 @@ impl Writer {
     }
 }
 
+/// Operations that a writer can stamp before it uses stamps of the next epoch.
+const STAMPS_PER_EPOCH: u64 = 1 << 32;
+
+/// `meta` with the first stamp of `epoch`.
+///
+/// The engine numbers operations and commits with stamps, goes on where a list
+/// of segments ends, and names a file of deletes by its segment and commit. So
+/// after a generation that was prepared and never published the next owner
+/// could come by the same name for other deletes, and a leaf that has the one
+/// file would take it for the other.
+fn stamped(meta: &str, epoch: Epoch) -> Result<Vec<u8>, Error> {
+    let corrupt = |what: &dyn std::fmt::Display| Error::Corrupt(format!("the list of segments: {what}"));
+    let mut meta: serde_json::Value = serde_json::from_str(meta).map_err(|error| corrupt(&error))?;
+    let stamp = meta.get_mut("opstamp").ok_or_else(|| corrupt(&"no opstamp"))?;
+    let last = stamp.as_u64().ok_or_else(|| corrupt(&"its opstamp is no number"))?;
+    *stamp = epoch.0.saturating_mul(STAMPS_PER_EPOCH).max(last).into();
+    serde_json::to_vec(&meta).map_err(|error| corrupt(&error))
+}
+
 /// The names of the files that a segment consists of.
 fn needed(segment: &SegmentMeta) -> Vec<String> {
     let mut components = vec![
@@ -198,4 +225,134 @@ fn needed(segment: &SegmentMeta) -> Vec<String> {
     }
     let name = |component| segment.relative_path(component).to_string_lossy().into_owned();
     components.into_iter().map(name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use model::schema::{Field, FieldType, Schema};
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+    use tantivy::merge_policy::NoMergePolicy;
+
+    use super::*;
+    use crate::engine::{Caches, Snapshot};
+
+    const HEAP_BYTES: usize = 15_000_000;
+    const SEEDS: u64 = 10;
+
+    fn mapping() -> Mapping {
+        let fields = [("body".into(), Field::of(FieldType::Text))].into();
+        Mapping::new(&Schema { fields, ..Schema::default() })
+    }
+
+    fn upsert(id: &str) -> Operation {
+        Operation::Upsert { id: id.into(), source: format!(r#"{{"id":"{id}","body":"words"}}"#).into() }
+    }
+
+    fn delete(id: &str) -> Operation {
+        Operation::Delete { id: id.into() }
+    }
+
+    /// What another process would find: the files of a commit, copied.
+    fn published(writer: &Writer, files: &Files) -> (Commit, Files) {
+        loop {
+            let commit = writer.listing().unwrap();
+            let copy = Files::memory();
+            let copied = commit.files.iter().all(|name| match files.get(name) {
+                Ok(bytes) => copy.put(name, &bytes).is_ok(),
+                Err(_) => false,
+            });
+            // A merge may have replaced some.
+            if copied {
+                return (commit, copy);
+            }
+        }
+    }
+
+    fn assert_holds(files: &Files, meta: &str, ids: &BTreeSet<String>) {
+        let snapshot = Snapshot::open(Arc::new(mapping()), files, meta, &Caches::default()).unwrap();
+        let lost: Vec<&String> = ids.iter().filter(|id| snapshot.find(id).unwrap().is_none()).collect();
+        assert_eq!((lost, snapshot.documents), (vec![], ids.len() as u64), "as many as there are ids");
+    }
+
+    #[test]
+    fn the_first_delete_after_an_opening_is_not_lost_in_a_merge() {
+        let files = Files::memory();
+        let mut writer = Writer::open(mapping(), &files, "", Epoch(1), HEAP_BYTES).unwrap();
+        writer.writer.set_merge_policy(Box::new(NoMergePolicy));
+        // Two segments that are worth merging, the smaller with deletes by the
+        // last commit.
+        writer.apply(&["a", "b", "c", "d", "e", "f"].map(upsert)).unwrap();
+        writer.commit(Seq(1)).unwrap();
+        writer.apply(&["v", "w", "x"].map(upsert)).unwrap();
+        writer.commit(Seq(2)).unwrap();
+        writer.apply(&[delete("v")]).unwrap();
+        let commit = writer.commit(Seq(3)).unwrap();
+        drop(writer);
+        let mut writer = Writer::open(mapping(), &files, &commit.meta, Epoch(2), HEAP_BYTES).unwrap();
+        writer.apply(&[upsert("x")]).unwrap();
+        writer.commit(Seq(4)).unwrap();
+        let Writer { writer, .. } = writer;
+        writer.wait_merging_threads().unwrap();
+        let meta = String::from_utf8(files.directory().atomic_read(Path::new("meta.json")).unwrap()).unwrap();
+        let ids = ["a", "b", "c", "d", "e", "f", "w", "x"].map(String::from).into();
+        assert_holds(&files, &meta, &ids);
+    }
+
+    #[test]
+    fn deletes_of_two_epochs_have_files_of_their_own() {
+        let files = Files::memory();
+        let mut writer = Writer::open(mapping(), &files, "", Epoch(1), HEAP_BYTES).unwrap();
+        writer.apply(&["a", "b", "c", "d", "e", "f", "g"].map(upsert)).unwrap();
+        writer.commit(Seq(1)).unwrap();
+        let (commit, files) = published(&writer, &files);
+        // Of both, one is never published.
+        let deleting = |id: &str, epoch| {
+            let copy = Files::memory();
+            for name in &commit.files {
+                copy.put(name, &files.get(name).unwrap()).unwrap();
+            }
+            let mut writer = Writer::open(mapping(), &copy, &commit.meta, Epoch(epoch), HEAP_BYTES).unwrap();
+            writer.apply(&[delete(id)]).unwrap();
+            let names = writer.commit(Seq(2)).unwrap().files.into_iter();
+            names.filter(|name| !commit.files.contains(name)).collect::<BTreeSet<_>>()
+        };
+        let (one, other) = (deleting("a", 2), deleting("b", 3));
+        assert!(!one.is_empty() && one.is_disjoint(&other), "{one:?} {other:?}");
+    }
+
+    #[test]
+    fn merges_and_openings_lose_nothing_and_leave_nothing_twice() {
+        for seed in 0..SEEDS {
+            let mut random = StdRng::seed_from_u64(seed);
+            let (mut files, mut meta) = (Files::memory(), String::new());
+            let mut ids = BTreeSet::new();
+            for epoch in 1..7 {
+                let mut writer = Writer::open(mapping(), &files, &meta, Epoch(epoch), HEAP_BYTES).unwrap();
+                for _commit in 0..random.random_range(1..12) {
+                    let operations: Vec<Operation> = (0..random.random_range(1..20))
+                        .map(|_| {
+                            let id = format!("{}", random.random_range(0..60));
+                            if random.random_range(0..4) == 0 {
+                                ids.remove(&id);
+                                return delete(&id);
+                            }
+                            ids.insert(id.clone());
+                            upsert(&id)
+                        })
+                        .collect();
+                    writer.apply(&operations).unwrap();
+                    writer.commit(Seq(1)).unwrap();
+                    let (commit, copy) = published(&writer, &files);
+                    assert_holds(&copy, &commit.meta, &ids);
+                }
+                // The process is killed; the next one has what was published.
+                let (commit, copy) = published(&writer, &files);
+                (meta, files) = (commit.meta, copy);
+            }
+        }
+    }
 }

@@ -83,7 +83,7 @@ impl<'a> Applier<'a> {
         }
         let (mapping, heap) = ((*owner.mapping).clone(), owner.settings.heap_bytes);
         let (meta, opened) = (manifest.meta.clone(), files.clone());
-        let writer = blocking(move || Writer::open(mapping, &opened, &meta, heap)).await?;
+        let writer = blocking(move || Writer::open(mapping, &opened, &meta, epoch, heap)).await?;
         let stored = manifest.files.iter().map(|file| (file.name.clone(), file.clone())).collect();
         let (applied, skipped) = (manifest.seq, manifest.skipped);
         Ok(Self {
