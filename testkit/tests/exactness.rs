@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
+use futures::future::{join_all, try_join_all};
 
 use model::gather::{Count, Relation};
 use model::ids::IndexName;
@@ -123,10 +124,12 @@ impl Corpus {
                     live.insert(id, source);
                 }
             }
-            for local in &locals {
+            // At once, for most of it is waiting for commits.
+            try_join_all(locals.iter().map(async |local| {
                 let written = local.write("exact", changes.clone()).await?;
-                local.refresh("exact", &written).await?;
-            }
+                local.refresh("exact", &written).await
+            }))
+            .await?;
         }
         let oracle = Oracle::new(&schema, live.values().map(String::as_str))?;
         Ok(Self { schema, live, locals, oracle })
@@ -146,9 +149,11 @@ impl Corpus {
         filter: Option<&Query>,
         page: (usize, usize, Count),
     ) -> anyhow::Result<()> {
-        for (local, layout) in self.locals.iter().zip(LAYOUTS) {
-            let all = self.expected(query, filter)?;
-            let Some(mut difference) = differs(local, &all, query, filter, page).await else { continue };
+        let all = self.expected(query, filter)?;
+        let asked = self.locals.iter().map(|local| differs(local, &all, query, filter, page));
+        let differences = join_all(asked).await;
+        for ((local, layout), difference) in self.locals.iter().zip(LAYOUTS).zip(differences) {
+            let Some(mut difference) = difference else { continue };
             let (mut query, mut filter) = (query.clone(), filter.cloned());
             'shrinking: loop {
                 let without = filter.is_some().then(|| (query.clone(), None));
