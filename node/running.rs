@@ -213,11 +213,14 @@ impl Running {
                 .merge(health.clone().routes());
             let serving = ServeSettings {
                 streams_max: INTERNAL_STREAMS_MAX,
+                // Nodes speak HTTP/2 with each other.
+                linger: Duration::ZERO,
                 drain_grace: settings.drain_timeout,
                 ..ServeSettings::default()
             };
+            let leaving = leaving.clone();
             inner.spawn("internal listener", OnError::Shutdown, |token| async move {
-                edge::serve(listener, router, serving, token).await
+                edge::serve(listener, router, serving, leaving, token).await
             });
         }
         let router = match &root {
@@ -233,8 +236,9 @@ impl Running {
             None => health.routes(),
         };
         let serving = ServeSettings { drain_grace: settings.drain_timeout, ..ServeSettings::default() };
+        let last = leaving.clone();
         front.spawn("edge", OnError::Shutdown, |token| async move {
-            edge::serve(public, router, serving, token).await
+            edge::serve(public, router, serving, last, token).await
         });
         Ok(Self {
             address,

@@ -2,9 +2,14 @@
 //!
 //! ```text
 //! accept ─► at most connections_max ─► HTTP/1.1 or HTTP/2 by its first bytes
-//!    │ token                              │ token: finish what was asked
+//!    │                                    │ leaving: HTTP/1.1 ends with its answer
+//!    │ token                              │ token: linger, finish what was asked
 //!    └── stop                             └── after drain_grace: cut
 //! ```
+//!
+//! A client of HTTP/1.1 cannot know whether a connection that the server closes
+//! took the request that it has just sent, so connections are ended by answers
+//! that say so. HTTP/2 tells the client which requests were taken.
 
 use std::io;
 use std::pin::pin;
@@ -12,6 +17,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Version, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -34,6 +43,9 @@ pub struct ServeSettings {
     /// How often a silent HTTP/2 connection is asked whether it lives, and how
     /// long it may take to say so.
     pub keep_alive: Duration,
+    /// How long a connection is still listened to after the end was asked for:
+    /// longer than a request is under way from a client that is not idle.
+    pub linger: Duration,
     /// How long requests may go on after the end was asked for. A search's
     /// default timeout fits, orchestrators kill after 30 s.
     pub drain_grace: Duration,
@@ -46,6 +58,7 @@ impl Default for ServeSettings {
             header_read_timeout: Duration::from_secs(75),
             streams_max: 256,
             keep_alive: Duration::from_secs(20),
+            linger: Duration::from_millis(500),
             drain_grace: Duration::from_secs(10),
         }
     }
@@ -56,6 +69,9 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Serves `router` on `listener` until `token` is cancelled, then drains.
 ///
+/// From when `leaving` is cancelled each connection of HTTP/1.1 ends with its
+/// next answer; new ones are still accepted.
+///
 /// # Errors
 /// None once it listens: a failure to accept is logged and tried again.
 ///
@@ -65,8 +81,10 @@ pub async fn serve(
     listener: TcpListener,
     router: Router,
     settings: ServeSettings,
+    leaving: CancellationToken,
     token: CancellationToken,
 ) -> io::Result<()> {
+    let router = router.layer(from_fn_with_state((leaving, token.clone()), last_of_connection));
     let room = Arc::new(Semaphore::new(settings.connections_max));
     let mut http = Builder::new(TokioExecutor::new());
     http.http1().timer(TokioTimer::new()).header_read_timeout(settings.header_read_timeout);
@@ -75,29 +93,70 @@ pub async fn serve(
         .max_concurrent_streams(settings.streams_max)
         .keep_alive_interval(settings.keep_alive)
         .keep_alive_timeout(settings.keep_alive);
-    let http = Arc::new(http);
-    let mut connections = JoinSet::new();
+    let mut connections = Connections { http, router, settings, token, tasks: JoinSet::new() };
     loop {
-        let (stream, permit) = tokio::select! {
-            () = token.cancelled() => break,
-            accepted = accept(&listener, &room) => accepted,
+        tokio::select! {
+            () = connections.token.cancelled() => break,
+            (stream, permit) = accept(&listener, &room) => connections.begin(stream, permit),
             // Reap, so that the set stays as small as the connections are few.
-            Some(_ended) = connections.join_next() => continue,
-        };
-        let (http, router) = (http.clone(), router.clone());
-        let (token, patience) = (token.clone(), settings.header_read_timeout);
-        connections.spawn(async move {
-            connection(stream, &http, router, patience, token).await;
+            Some(_ended) = connections.tasks.join_next() => {}
+        }
+    }
+    // Who is connected, as far as clients know, may have asked already.
+    let waiting = listener.into_std()?;
+    while let Ok(permit) = room.clone().try_acquire_owned()
+        && let Ok((stream, _)) = waiting.accept()
+        && stream.set_nonblocking(true).is_ok()
+        && let Ok(stream) = TcpStream::from_std(stream)
+    {
+        connections.begin(stream, permit);
+    }
+    drop(waiting);
+    connections.drain().await;
+    Ok(())
+}
+
+/// Says that an answer is its connection's last, once the server is leaving.
+async fn last_of_connection(
+    State((leaving, token)): State<(CancellationToken, CancellationToken)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let can_say = request.version() <= Version::HTTP_11;
+    let mut response = next.run(request).await;
+    if can_say && (leaving.is_cancelled() || token.is_cancelled()) {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// The open connections.
+struct Connections {
+    http: Builder<TokioExecutor>,
+    router: Router,
+    settings: ServeSettings,
+    token: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Connections {
+    fn begin(&mut self, stream: TcpStream, permit: OwnedSemaphorePermit) {
+        let (http, router) = (self.http.clone(), self.router.clone());
+        let (settings, token) = (self.settings.clone(), self.token.clone());
+        self.tasks.spawn(async move {
+            connection(stream, &http, router, &settings, token).await;
             drop(permit);
         });
     }
-    drop(listener);
-    let drained = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(settings.drain_grace, drained).await.is_err() {
-        tracing::warn!(connections = connections.len(), "cut connections that did not end in time");
-        connections.shutdown().await;
+
+    /// Waits until all have ended, and cuts those that do not.
+    async fn drain(mut self) {
+        let drained = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.settings.drain_grace, drained).await.is_err() {
+            tracing::warn!(connections = self.tasks.len(), "cut connections that did not end in time");
+            self.tasks.shutdown().await;
+        }
     }
-    Ok(())
 }
 
 async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
@@ -124,7 +183,7 @@ async fn connection(
     stream: TcpStream,
     http: &Builder<TokioExecutor>,
     router: Router,
-    patience: Duration,
+    settings: &ServeSettings,
     token: CancellationToken,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
@@ -132,18 +191,25 @@ async fn connection(
     }
     // The builder looks at the first bytes without a timer of its own.
     let mut first = [0];
-    let began = tokio::select! {
-        () = token.cancelled() => return,
-        began = tokio::time::timeout(patience, stream.peek(&mut first)) => began,
+    let began = tokio::time::timeout(settings.header_read_timeout, stream.peek(&mut first));
+    let began = match token.run_until_cancelled(began).await {
+        Some(began) => began,
+        None => tokio::time::timeout(settings.linger, stream.peek(&mut first)).await,
     };
     if !matches!(began, Ok(Ok(1))) {
         return;
     }
     let service = TowerToHyperService::new(router);
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let lingered = async {
+        token.cancelled().await;
+        tokio::time::sleep(settings.linger).await;
+    };
     let ended = tokio::select! {
+        // What has arrived is taken before anything ends.
+        biased;
         ended = connection.as_mut() => ended,
-        () = token.cancelled() => {
+        () = lingered => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -48,27 +48,6 @@ async fn a_client_that_goes_away_drops_its_search() {
 }
 
 #[tokio::test]
-async fn draining_finishes_what_was_asked_and_refuses_the_rest() {
-    let (fake, router) = papers().await;
-    let mut events = fake.hang();
-    let server = start(router, ServeSettings::default()).await;
-    let idle = TcpStream::connect(server.address).await.unwrap();
-    let mut stream = TcpStream::connect(server.address).await.unwrap();
-    stream
-        .write_all(b"GET /v1/indexes/papers/search?q=cat&timeout=200ms HTTP/1.1\r\nhost: x\r\n\r\n")
-        .await
-        .unwrap();
-    assert_eq!(events.recv().await, Some(Event::Began));
-    let address = server.address;
-    server.stop().await;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await.unwrap();
-    assert!(text.starts_with("HTTP/1.1 504"), "{text}");
-    assert!(TcpStream::connect(address).await.is_err());
-    drop(idle);
-}
-
-#[tokio::test]
 async fn a_refused_search_is_not_read_and_its_connection_goes_on() {
     let (fake, router) = papers().await;
     let server = start(router, ServeSettings::default()).await;

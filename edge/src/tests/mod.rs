@@ -25,6 +25,7 @@ mod documents;
 mod errors;
 mod faces;
 mod indexes;
+mod leaving;
 mod limits;
 mod searches;
 
@@ -85,6 +86,7 @@ async fn papers() -> (Arc<Fake>, Router) {
 
 struct Server {
     address: std::net::SocketAddr,
+    leaving: CancellationToken,
     token: CancellationToken,
     task: tokio::task::JoinHandle<std::io::Result<()>>,
 }
@@ -94,8 +96,9 @@ async fn start(router: Router, settings: ServeSettings) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let token = CancellationToken::new();
-    let task = tokio::spawn(serve(listener, router, settings, token.clone()));
-    Server { address, token, task }
+    let leaving = CancellationToken::new();
+    let task = tokio::spawn(serve(listener, router, settings, leaving.clone(), token.clone()));
+    Server { address, leaving, token, task }
 }
 
 impl Server {
