@@ -1,6 +1,7 @@
 //! Applies acknowledged operations and publishes generations.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use model::ids::{Epoch, Seq};
@@ -55,18 +56,7 @@ pub(super) struct Applier<'a> {
 impl<'a> Applier<'a> {
     pub(super) async fn open(owner: &'a Owner, epoch: Epoch, manifest: Manifest) -> Result<Self, Error> {
         let files = match &owner.scratch {
-            Some(folder) => {
-                match std::fs::remove_dir_all(folder) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(Error::unavailable(format!(
-                            "{} cannot be emptied ({error}): fix its permissions",
-                            folder.display()
-                        )));
-                    }
-                    _ => {}
-                }
-                Files::folder(folder).map_err(internal)?
-            }
+            Some(folder) => scratch(folder, epoch)?,
             None => Files::memory(),
         };
         for file in &manifest.files {
@@ -300,9 +290,52 @@ async fn blocking<T: Send + 'static>(
         .map_err(internal)
 }
 
+/// A folder of its own for the writer of `epoch`.
+///
+/// A writer of an earlier epoch may still be ending, in this process: in one
+/// folder each would collect the other's files and read its list of segments.
+/// What earlier epochs left is removed.
+fn scratch(folder: &Path, epoch: Epoch) -> Result<Files, Error> {
+    let own = folder.join(epoch.to_string());
+    for earlier in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = earlier.path();
+        let is_folder = earlier.file_type().is_ok_and(|kind| kind.is_dir());
+        let removed = if is_folder { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        if let Err(error) = removed {
+            tracing::warn!(path = %path.display(), %error, "failed to remove what an earlier owner left; it is tried again");
+        }
+    }
+    let denied = |error: &dyn std::fmt::Display| {
+        Error::unavailable(format!("{} cannot be made ({error}): fix its permissions", own.display()))
+    };
+    if std::fs::exists(&own).map_err(|error| denied(&error))? {
+        return Err(denied(&"an old one cannot be removed"));
+    }
+    Files::folder(&own).map_err(|error| denied(&error))
+}
+
 async fn at(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writers_of_two_epochs_share_no_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let shard = folder.path().join("shard");
+        let earlier = scratch(&shard, Epoch(1)).unwrap();
+        earlier.put("a.store", b"a").unwrap();
+        let later = scratch(&shard, Epoch(2)).unwrap();
+        assert!(!earlier.contains("a.store"), "what was left is removed");
+        // The earlier writer has not ended yet.
+        std::fs::create_dir_all(shard.join("1")).unwrap();
+        earlier.put("b.store", b"b").unwrap();
+        assert!(earlier.contains("b.store") && !later.contains("b.store"));
     }
 }
