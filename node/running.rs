@@ -218,9 +218,8 @@ impl Running {
                 drain_grace: settings.drain_timeout,
                 ..ServeSettings::default()
             };
-            let leaving = leaving.clone();
             inner.spawn("internal listener", OnError::Shutdown, |token| async move {
-                edge::serve(listener, router, serving, leaving, token).await
+                edge::serve(listener, router, serving, token).await
             });
         }
         let router = match &root {
@@ -236,9 +235,9 @@ impl Running {
             None => health.routes(),
         };
         let serving = ServeSettings { drain_grace: settings.drain_timeout, ..ServeSettings::default() };
-        let last = leaving.clone();
+        let router = edge::until_leaving(router, leaving.clone());
         front.spawn("edge", OnError::Shutdown, |token| async move {
-            edge::serve(public, router, serving, last, token).await
+            edge::serve(public, router, serving, token).await
         });
         Ok(Self {
             address,

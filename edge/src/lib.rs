@@ -33,7 +33,7 @@ mod tests;
 
 pub use http::{ROUTES, Route};
 pub use runtime::duration::parse as parse_duration;
-pub use serve::{ServeSettings, serve};
+pub use serve::{ServeSettings, serve, until_leaving};
 pub use service::Edge;
 pub use settings::Settings;
 

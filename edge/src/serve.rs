@@ -64,13 +64,29 @@ impl Default for ServeSettings {
     }
 }
 
+/// `router`, whose answers end their connections of HTTP/1.1, and say so, from
+/// when `leaving` is cancelled: before the end of what serves it.
+pub fn until_leaving(router: Router, leaving: CancellationToken) -> Router {
+    router.layer(from_fn_with_state(leaving, last_of_connection))
+}
+
+async fn last_of_connection(
+    State(leaving): State<CancellationToken>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let can_say = request.version() <= Version::HTTP_11;
+    let mut response = next.run(request).await;
+    if can_say && leaving.is_cancelled() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
 /// How long accepting rests when the system is out of files or memory.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Serves `router` on `listener` until `token` is cancelled, then drains.
-///
-/// From when `leaving` is cancelled each connection of HTTP/1.1 ends with its
-/// next answer; new ones are still accepted.
 ///
 /// # Errors
 /// None once it listens: a failure to accept is logged and tried again.
@@ -81,10 +97,8 @@ pub async fn serve(
     listener: TcpListener,
     router: Router,
     settings: ServeSettings,
-    leaving: CancellationToken,
     token: CancellationToken,
 ) -> io::Result<()> {
-    let router = router.layer(from_fn_with_state((leaving, token.clone()), last_of_connection));
     let room = Arc::new(Semaphore::new(settings.connections_max));
     let mut http = Builder::new(TokioExecutor::new());
     http.http1().timer(TokioTimer::new()).header_read_timeout(settings.header_read_timeout);
@@ -93,6 +107,7 @@ pub async fn serve(
         .max_concurrent_streams(settings.streams_max)
         .keep_alive_interval(settings.keep_alive)
         .keep_alive_timeout(settings.keep_alive);
+    let http = Arc::new(http);
     let mut connections = Connections { http, router, settings, token, tasks: JoinSet::new() };
     loop {
         tokio::select! {
@@ -116,23 +131,9 @@ pub async fn serve(
     Ok(())
 }
 
-/// Says that an answer is its connection's last, once the server is leaving.
-async fn last_of_connection(
-    State((leaving, token)): State<(CancellationToken, CancellationToken)>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let can_say = request.version() <= Version::HTTP_11;
-    let mut response = next.run(request).await;
-    if can_say && (leaving.is_cancelled() || token.is_cancelled()) {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
-}
-
 /// The open connections.
 struct Connections {
-    http: Builder<TokioExecutor>,
+    http: Arc<Builder<TokioExecutor>>,
     router: Router,
     settings: ServeSettings,
     token: CancellationToken,

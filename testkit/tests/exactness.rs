@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
-use futures::future::{join_all, try_join_all};
+use futures::future::join_all;
 
 use model::gather::{Count, Relation};
 use model::ids::IndexName;
@@ -124,12 +124,10 @@ impl Corpus {
                     live.insert(id, source);
                 }
             }
-            // At once, for most of it is waiting for commits.
-            try_join_all(locals.iter().map(async |local| {
+            for local in &locals {
                 let written = local.write("exact", changes.clone()).await?;
-                local.refresh("exact", &written).await
-            }))
-            .await?;
+                local.refresh("exact", &written).await?;
+            }
         }
         let oracle = Oracle::new(&schema, live.values().map(String::as_str))?;
         Ok(Self { schema, live, locals, oracle })

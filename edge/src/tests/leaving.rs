@@ -57,6 +57,7 @@ async fn a_request_that_arrives_as_the_server_stops_is_answered() {
     // The system has connected this one, and nobody has accepted it.
     let mut waiting = std::net::TcpStream::connect(server.address).unwrap();
     std::io::Write::write_all(&mut waiting, REQUEST).unwrap();
+    server.leaving.cancel();
     server.token.cancel();
     waiting.set_nonblocking(true).unwrap();
     last_answer(&mut TcpStream::from_std(waiting).unwrap()).await;

@@ -19,7 +19,7 @@ use tonic::transport::Channel;
 use tower::ServiceExt;
 
 use crate::fake::{Event, Fake};
-use crate::{ROUTES, ServeSettings, Settings, router, serve};
+use crate::{ROUTES, ServeSettings, Settings, router, serve, until_leaving};
 
 mod documents;
 mod errors;
@@ -97,7 +97,8 @@ async fn start(router: Router, settings: ServeSettings) -> Server {
     let address = listener.local_addr().unwrap();
     let token = CancellationToken::new();
     let leaving = CancellationToken::new();
-    let task = tokio::spawn(serve(listener, router, settings, leaving.clone(), token.clone()));
+    let router = until_leaving(router, leaving.clone());
+    let task = tokio::spawn(serve(listener, router, settings, token.clone()));
     Server { address, leaving, token, task }
 }
 

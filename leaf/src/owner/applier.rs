@@ -299,9 +299,7 @@ fn scratch(folder: &Path, epoch: Epoch) -> Result<Files, Error> {
     let own = folder.join(epoch.to_string());
     for earlier in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = earlier.path();
-        let is_folder = earlier.file_type().is_ok_and(|kind| kind.is_dir());
-        let removed = if is_folder { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-        if let Err(error) = removed {
+        if let Err(error) = std::fs::remove_dir_all(&path) {
             tracing::warn!(path = %path.display(), %error, "failed to remove what an earlier owner left; it is tried again");
         }
     }
